@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
@@ -35,12 +35,11 @@ class Incoming:
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """A message to write, in the same transaction as the state. `partition` only where the key must not choose it."""
+    """A message to write, in the same transaction as the state."""
 
     topic: str
     key: str
     message: Envelope
-    partition: int | None = field(default=None)
 
 
 Handler = Callable[[State, Incoming], Iterable[Outgoing]]

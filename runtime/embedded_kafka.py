@@ -35,11 +35,10 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from jgo.maven import MavenContext
 
-# What the lock is resolved from. Kafka's POM names the logging facade but no backend; without one it logs nothing.
-ROOTS = (
-    "org.apache.kafka:kafka_2.13:4.4.0",
-    "org.apache.logging.log4j:log4j-slf4j-impl:2.25.5",
-)
+KAFKA = "org.apache.kafka:kafka_2.13:4.4.0"
+# Kafka's POM names the logging facade (SLF4J 1.7) and log4j 2, but not the jar between; without it nothing is logged.
+LOG_BINDING = "org.apache.logging.log4j:log4j-slf4j-impl"
+LOG_CORE = "org.apache.logging.log4j:log4j-core"
 LOCK_FILE = Path(__file__).with_name("kafka-jars.lock")
 
 Progress = Callable[[str, int, int], None]
@@ -236,16 +235,15 @@ def wait_until_answers(bootstrap: str, timeout: float) -> None:
 
 
 def write_lock() -> int:
-    """Resolve `ROOTS` transitively and write `kafka-jars.lock`; returns how many jars it pins."""
+    """Resolve `KAFKA` transitively and write `kafka-jars.lock`; returns how many jars it pins."""
     with tempfile.TemporaryDirectory() as repository:
         context = MavenContext(repo_cache=Path(repository))
-        roots = [context.create_dependency(root) for root in ROOTS]
-        inputs, transitive = context.resolver.resolve(roots)
-        pins = {
-            f"{dep.groupId}:{dep.artifactId}:{dep.version}": _sha256(dep.artifact.resolve())
-            for dep in [*inputs, *transitive]
-            if dep.type == "jar"
-        }
+        inputs, transitive = context.resolver.resolve([context.create_dependency(KAFKA)])
+        resolved = [*inputs, *transitive]
+        # Not a second root of the resolution: its POM would then manage the versions of Kafka's dependencies too.
+        log_version = next(d.version for d in resolved if f"{d.groupId}:{d.artifactId}" == LOG_CORE)
+        resolved.append(context.create_dependency(f"{LOG_BINDING}:{log_version}"))
+        pins = {f"{d.groupId}:{d.artifactId}:{d.version}": _sha256(d.artifact.resolve()) for d in resolved}
     LOCK_FILE.write_text("".join(f"{coordinate} {digest}\n" for coordinate, digest in sorted(pins.items())))
     return len(pins)
 

@@ -58,7 +58,7 @@ class Message(Model, Generic[P]):
     correlation_id: str = Field(description="the same in everything that one request set off")
     causation_id: str | None = Field(default=None, description="the id of the message that this one answers")
     order_id: str | None = None
-    reply_to: str | None = Field(default=None, description="the gateway that waits: INSTANCE/PARTITION")
+    reply_to: str | None = Field(default=None, description="the gateway instance that waits; the key of the reply")
     data: P
 
 
@@ -72,7 +72,7 @@ class Command(Model, Generic[P]):
     correlation_id: str
     causation_id: str | None = None
     expected_version: int | None = Field(default=None, description="refused when the order is at another version")
-    reply_to: str | None = Field(default=None, description="the gateway that waits: INSTANCE/PARTITION")
+    reply_to: str | None = Field(default=None, description="the gateway instance that waits; the key of the reply")
     body_hash: str | None = Field(default=None, description="SHA-256 of the raw request body")
     dry_run: bool = False
     data: P
