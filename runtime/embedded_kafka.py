@@ -213,7 +213,7 @@ def exec_kafka(data_dir: Path, port: int, controller_port: int) -> NoReturn:
         _check_free(wanted)
     format_storage(data_dir, port, controller_port)
     command = _java(data_dir, "kafka.Kafka", str(write_config(data_dir, port, controller_port)))
-    os.execv(command[0], command)
+    os.execv(command[0], command)  # noqa: S606 - a fixed argument list, no shell wanted
 
 
 def wait_until_answers(bootstrap: str, timeout: float) -> None:
@@ -324,9 +324,7 @@ def _write_config(data_dir: Path, port: int, controller_port: int, log_dir: Path
     log_file.parent.mkdir(parents=True, exist_ok=True)
     (folder / "log4j2.properties").write_text(_LOG4J2.format(log_file=_property(log_file)))
     config = folder / ("server.properties" if log_dir.name == "kafka" else "format.properties")
-    config.write_text(
-        _SERVER_PROPERTIES.format(port=port, controller_port=controller_port, log_dir=_property(log_dir))
-    )
+    config.write_text(_SERVER_PROPERTIES.format(port=port, controller_port=controller_port, log_dir=_property(log_dir)))
     return config
 
 

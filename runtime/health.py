@@ -30,7 +30,14 @@ def report(name: str, state: State, **facts: Any) -> None:
     fresh = target.with_suffix(f".{os.getpid()}.tmp")
     fresh.write_bytes(
         orjson.dumps(
-            {"name": name, "slot": here.slot, "pid": os.getpid(), "state": state, "at": time.time(), "facts": facts}
+            {
+                "name": name,
+                "slot": here.slot,
+                "pid": os.getpid(),
+                "state": state,
+                "at": time.time(),
+                "facts": facts,
+            }
         )
     )
     fresh.replace(target)

@@ -26,7 +26,9 @@ class Settings(BaseSettings):
     kafka_sasl_password: SecretStr | None = None
     kafka_ssl_ca_location: Path | None = None
     kafka_replication_factor: int = Field(default=1, ge=1, description="3 in production")
-    kafka_partitions: int | None = Field(default=None, description="overrides topology.yaml's profile, first apply only")
+    kafka_partitions: int | None = Field(
+        default=None, description="overrides topology.yaml's profile, first apply only"
+    )
 
     # ClickHouse
     clickhouse_url: str = "http://127.0.0.1:8123"

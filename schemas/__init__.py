@@ -13,4 +13,15 @@ from schemas import (
     timers,
 )
 
-__all__ = ["catalog", "commands", "events", "inventory", "operations", "order", "payment", "replies", "sagas", "timers"]
+__all__ = [
+    "catalog",
+    "commands",
+    "events",
+    "inventory",
+    "operations",
+    "order",
+    "payment",
+    "replies",
+    "sagas",
+    "timers",
+]

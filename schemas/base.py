@@ -88,7 +88,9 @@ class Event(Model, Generic[P]):
     actor: str
     correlation_id: str
     causation_id: str
-    previous_hash: str = Field(description="SHA-256 (hex) of the order's event before this one as it lies on the topic; empty for the first")
+    previous_hash: str = Field(
+        description="SHA-256 (hex) of the order's event before this one as it lies on the topic; empty for the first"
+    )
     data: P
 
 

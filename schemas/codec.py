@@ -29,19 +29,19 @@ def _parsed(schema_id: int) -> Any:
 
 
 @cache
-def _writer(payload: type[Payload]) -> tuple[bytes, Any, tuple[str, ...]]:
+def _writer(family: str, name: str) -> tuple[bytes, Any, tuple[str, ...]]:
     try:
-        committed = store.newest()[payload.family, payload.__name__]
+        committed = store.newest()[family, name]
     except KeyError:
-        raise LookupError(f"{payload.__name__} has no committed schema: run `make schemas`") from None
-    fields = tuple(name for name in FAMILIES[payload.family].envelope.model_fields if name != "data")
+        raise LookupError(f"{name} has no committed schema: run `make schemas`") from None
+    fields = tuple(field for field in FAMILIES[family].envelope.model_fields if field != "data")
     return _HEADER.pack(MAGIC, committed.id), _parsed(committed.id), fields
 
 
 def encode(message: Envelope) -> bytes:
     """A message as it lies on its topic."""
-    payload = message.data
-    header, schema, fields = _writer(type(payload))
+    payload: Payload = message.data
+    header, schema, fields = _writer(payload.family, type(payload).__name__)
     record = {name: getattr(message, name) for name in fields}
     record["data"] = payload.model_dump()
     buffer = io.BytesIO()

@@ -142,5 +142,3 @@ class OrderState(Payload, family="order.states"):
     """The whole order after a command."""
 
     order: Order
-
-

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from zlib import crc32
+
 from schemas.base import Family, Instant, Message, Payload
 
 Family("timer.commands", Message)
 Family("timer.ticks", Message)
 
 SHARDS = 64
+
+
+def shard_of(order_id: str) -> str:
+    """The key of an order's timers."""
+    return str(crc32(order_id.encode()) % SHARDS)
 
 
 class SetTimer(Payload, family="timer.commands"):

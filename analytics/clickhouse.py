@@ -1,0 +1,53 @@
+"""ClickHouse clients, made here so that all agree on the address, the settings and the user.
+
+`oms.` and `personal.` are written out in every statement, because a client must be able to connect before the
+databases are there.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlsplit
+
+import clickhouse_connect
+from clickhouse_connect.driver.asyncclient import AsyncClient
+from clickhouse_connect.driver.client import Client
+
+from runtime.settings import Settings
+
+ANALYST = "analyst"
+"""The user of analysts: reads `oms`, nothing else."""
+
+_SETTINGS = {"async_insert": 0}
+"""An insert is answered when its rows are in the table, not when they are in a buffer."""
+
+
+def connect(settings: Settings, **options: Any) -> Client:
+    """A client of the views' ClickHouse. `options`: clickhouse_connect's, over ours.
+
+    Raises:
+        clickhouse_connect.driver.exceptions.Error: it does not answer, or not to this user.
+    """
+    return clickhouse_connect.get_client(**_arguments(settings, options))
+
+
+async def connect_async(settings: Settings, **options: Any) -> AsyncClient:
+    """The same for the event loop."""
+    return await clickhouse_connect.get_async_client(**_arguments(settings, options))
+
+
+def _arguments(settings: Settings, options: dict[str, Any]) -> dict[str, Any]:
+    url = urlsplit(settings.clickhouse_url)
+    secure = url.scheme == "https"
+    return {
+        "host": url.hostname,
+        "port": url.port or (8443 if secure else 8123),
+        "secure": secure,
+        "username": settings.clickhouse_user,
+        "password": settings.clickhouse_password.get_secret_value(),
+        "autogenerate_session_id": False,  # a session takes one query at a time, and a retry would meet its own ghost
+        "connect_timeout": 5,
+        "send_receive_timeout": 60,
+        "settings": _SETTINGS,
+        **options,
+    }

@@ -1,0 +1,1 @@
+SELECT name FROM oms.migrations FINAL ORDER BY name

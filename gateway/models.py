@@ -1,0 +1,114 @@
+"""What requests look like. Strict and closed: an unknown field, or a number in quotes, is a mistake to tell about."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import pycountry
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from schemas.money import CurrencyCode, Money
+from schemas.order import CancellationReason
+
+
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("must not contain control characters")
+    return text
+
+
+def _country(code: str) -> str:
+    if len(code) != 2 or code != code.upper() or pycountry.countries.get(alpha_2=code) is None:
+        raise ValueError("must be an ISO 3166-1 alpha-2 country code")
+    return code
+
+
+def text(longest: int, pattern: str | None = None) -> StringConstraints:
+    return StringConstraints(min_length=1, max_length=longest, strip_whitespace=True, pattern=pattern)
+
+
+Words = Annotated[str, text(200), AfterValidator(_printable)]
+Name = Annotated[str, text(64, r"^[A-Za-z0-9][A-Za-z0-9_.:-]*$")]
+Sku = Annotated[str, text(64, r"^[A-Za-z0-9][A-Za-z0-9_.:+-]*$"), Field(examples=["TEA-EARL-GREY"])]
+CustomerId = Annotated[str, text(128), AfterValidator(_printable)]
+Country = Annotated[str, AfterValidator(_country), Field(examples=["DE"])]
+# Policy has the shop's own bounds; this one keeps arithmetic inside 64 bits.
+Quantity = Annotated[int, Field(ge=1, le=1_000_000)]
+
+
+class Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class PlaceBody(Body):
+    street_address: Words
+    city: Words
+    state: Annotated[str, text(64), AfterValidator(_printable)] | None = None
+    postal_code: Annotated[str, text(16), AfterValidator(_printable)] | None = None
+    country: Country
+
+
+class ShippingAddressBody(PlaceBody):
+    recipient_name: Words
+
+
+class BillingAddressBody(PlaceBody):
+    name: Words
+
+
+class ItemBody(Body):
+    sku: Sku
+    quantity: Quantity
+
+
+class NewOrder(Body):
+    items: Annotated[list[ItemBody], Field(min_length=1, max_length=500)]
+    currency: CurrencyCode
+    shipping_address: ShippingAddressBody | None = None
+    billing_address: BillingAddressBody | None = None
+    shipping_method: Name | None = None
+    promo_codes: Annotated[list[Name], Field(max_length=20)] = []
+    payment_token: Name | None = None
+    submit: bool = False
+    cart_id: Annotated[str, text(64), AfterValidator(_printable)] | None = None
+    customer_id: Annotated[CustomerId | None, Field(description="staff only: for whom")] = None
+
+
+class QuantityBody(Body):
+    quantity: Quantity
+
+
+class ShippingMethodBody(Body):
+    shipping_method: Name
+
+
+class SubmitBody(Body):
+    payment_token: Name
+    accept_total: Annotated[Money | None, Field(description="agree to this total where prices have changed")] = None
+
+
+class CancelBody(Body):
+    reason: Annotated[CancellationReason, Field(strict=False)] = CancellationReason.CUSTOMER_REQUEST
+    comment: Annotated[str, text(500)] | None = None
+
+
+class ProductBody(Body):
+    product_id: Annotated[Sku | None, Field(description="default: as it was, or the SKU")] = None
+    name: Words
+    category: Name
+    tax_category: Name
+    weight_grams: Annotated[int, Field(ge=0, le=10_000_000)]
+    prices: Annotated[list[Money], Field(max_length=200, description="for one unit, before tax")]
+    active: bool = True
+
+    @model_validator(mode="after")
+    def _one_price_a_currency(self) -> ProductBody:
+        currencies = [price.currency for price in self.prices]
+        if len(set(currencies)) != len(currencies):
+            raise ValueError("prices: one price a currency")
+        return self
+
+
+class StockBody(Body):
+    delta: Annotated[int, Field(ge=-1_000_000_000, le=1_000_000_000, description="units; negative takes away")]
+    reason: Words

@@ -1,0 +1,375 @@
+"""The sink: topics → views in ClickHouse, exactly once in effect.
+
+For every batch, in this order: dead letters, rows, progress, Kafka's own offsets (those for lag only). A process that
+dies anywhere in between repeats the batch, and rows are keyed by version. While ClickHouse is away it tries again and
+reads no further.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, TypeVar
+
+import structlog
+from clickhouse_connect.driver.client import Client
+from clickhouse_connect.driver.exceptions import DataError, Error, ProgrammingError
+from clickhouse_connect.driver.insert import InsertContext
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Message as Record
+from tenacity import RetryCallState, RetryError, Retrying, retry_if_exception, wait_exponential_jitter
+from tenacity.nap import sleep_using_event
+from tenacity.stop import stop_when_event_set
+
+from analytics.clickhouse import connect
+from analytics.migrate import migrate
+from runtime import health, kafka
+from runtime.dead_letters import MAX_BYTES, TOPIC, dead_letter, for_me, letter_key
+from runtime.errors import UserError
+from runtime.keystore import vault
+from runtime.settings import Settings
+from runtime.topology import load
+from schemas.address import Sealed
+from schemas.codec import Undecodable, decode, encode
+
+from . import progress
+from .views import VIEWS, View, newest
+
+log = structlog.get_logger(__name__)
+
+BATCH = 10_000
+"""Messages in a batch at most: less than half a second of work."""
+
+GATHER = 0.04
+"""Seconds that a batch waits for company after its first message: it costs five inserts, whatever its size."""
+
+_IDLE = 0.5
+_NAMED = 100
+_PROGRESS = ("view", "topic", "topic_id", "partition", "offset")
+
+T = TypeVar("T")
+
+
+class Stopped(Exception):
+    """The process was asked to stop while it waited for something."""
+
+
+class KeysAway(Exception):
+    """The key store did not answer; the message is not to blame."""
+
+
+def run(settings: Settings, name: str) -> None:
+    """Fill the views that topology.yaml gives the sink `name`, until SIGTERM or SIGINT.
+
+    Raises:
+        UserError: topics and views don't belong together (one side was wiped or restored), or there is no such topic.
+    """
+    declared = load(settings.topology).sinks[name]
+    views = [VIEWS[view] for view in declared.views]
+    if {view.topic for view in views} != set(declared.inputs):
+        raise UserError(f"topology.yaml: the views of {name} are made of other topics than its inputs.")
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    sink = Sink(settings, name, views, stop)
+    try:
+        sink.run()
+    except Stopped:
+        pass
+    except UserError as error:
+        health.report(name, "failed", error=str(error))
+        raise
+    finally:
+        sink.close()
+
+
+class Sink:
+    """One process of a sink: its consumer, its ClickHouse client, and what it tells of itself."""
+
+    def __init__(self, settings: Settings, name: str, views: Sequence[View], stop: threading.Event) -> None:
+        self._settings = settings
+        self._name = name
+        self._views = {topic: [v for v in views if v.topic == topic] for topic in {v.topic for v in views}}
+        self._stop = stop
+        self._vault = vault(settings)
+        self._client: Client | None = None
+        self._inserts: dict[str, InsertContext] = {}
+        self._topic_ids: dict[str, str] = {}
+        self._positions: dict[tuple[str, int], int] = {}
+        self._state: health.State = "starting"
+        self._error: str | None = None
+        self._kafka_away: str | None = None
+        self._rows = self._letters = 0
+        self._reported = 0.0
+        self._admin = kafka.admin(settings)
+        self._producer = kafka.producer(settings, message_max_bytes=MAX_BYTES)
+        self._consumer = kafka.consumer(
+            settings,
+            name,
+            group_instance_id=f"{name}-{settings.slot}",  # started again after a kill, it gets its partitions at once
+            session_timeout_ms=10_000,
+            enable_partition_eof=True,
+            # We say where to start. An offset that the topic hasn't got is a topic that was wiped, never a reason to
+            # begin somewhere else.
+            auto_offset_reset="error",
+            fetch_queue_backoff_ms=10,
+            error_cb=self._on_error,
+        )
+
+    def run(self) -> None:
+        """Until stopped. Stopped or UserError end it, and whatever is a bug."""
+        self._report()
+        self._patiently(self._prepare)
+        self._consumer.subscribe(list(self._views), on_assign=self._on_assign, on_revoke=self._on_revoke)
+        while not self._stop.is_set():
+            self._report()
+            records = self._read()
+            if records:
+                self._write(records)
+
+    def close(self) -> None:
+        self._consumer.close()
+        if self._client is not None:
+            self._client.close()
+
+    # Reading
+
+    def _read(self) -> list[Record]:
+        """The next batch; empty when there is nothing to read."""
+        # Not one call with a longer timeout: `consume` waits that long for a full batch.
+        found = self._consumer.consume(1, _IDLE)
+        if found:
+            found += self._consumer.consume(BATCH, GATHER)
+        return [record for record in found if record.error() is None or self._heed(record, record.error())]
+
+    def _heed(self, record: Record, error: KafkaError) -> bool:
+        """What an error in the place of a message means; False, as it is none."""
+        match error.code():
+            case KafkaError._PARTITION_EOF:
+                self._positions[record.topic(), record.partition()] = record.offset()
+            case KafkaError._AUTO_OFFSET_RESET | KafkaError.UNKNOWN_TOPIC_ID | KafkaError.UNKNOWN_TOPIC_OR_PART:
+                self._patiently(self._compare)
+                log.warning("topic_error", topic=record.topic(), error=error.str())
+                if error.code() == KafkaError._AUTO_OFFSET_RESET:
+                    raise KafkaException(error)
+            case _ if error.fatal():
+                raise KafkaException(error)
+            case _:
+                log.warning("kafka_error", error=error.str())
+        return False
+
+    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        starts = self._patiently(self._compare)
+        for partition in partitions:
+            partition.offset = starts[partition.topic, partition.partition]
+            self._positions[partition.topic, partition.partition] = partition.offset
+        consumer.assign(partitions)
+        self._state = "ready"
+        log.info("assigned", partitions=sorted((p.topic, p.partition, p.offset) for p in partitions))
+
+    def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        for partition in partitions:
+            self._positions.pop((partition.topic, partition.partition), None)
+
+    def _compare(self) -> dict[tuple[str, int], int]:
+        """Where each partition is to be read from, after a look at whether views and topics belong together."""
+        starts = {}
+        for name, views in self._views.items():
+            topic = progress.look_at(self._admin, name)
+            self._topic_ids[name] = topic.id
+            for partition, offset in progress.starts(self._clickhouse(), [v.name for v in views], topic).items():
+                starts[name, partition] = offset
+        return starts
+
+    # Writing
+
+    def _write(self, records: list[Record]) -> None:
+        began = time.monotonic()
+        rows, letters, correlation_ids = self._patiently(lambda: self._rows_of(records))
+        if letters:
+            self._patiently(lambda: self._bury(letters))
+        for view, found in rows.items():
+            if found:
+                self._patiently(partial(self._insert, VIEWS[view], newest(VIEWS[view], found)))
+        ends = {(record.topic(), record.partition()): record.offset() + 1 for record in records}
+        self._patiently(lambda: self._insert_progress(ends))
+        self._consumer.commit(offsets=[TopicPartition(*at, offset) for at, offset in ends.items()], asynchronous=True)
+        self._positions.update(ends)
+        self._rows += sum(map(len, rows.values()))
+        log.info(
+            "written",
+            messages=len(records),
+            seconds=round(time.monotonic() - began, 4),
+            **({"correlation_ids": sorted(correlation_ids)} if len(correlation_ids) <= _NAMED else {}),
+        )
+
+    def _rows_of(
+        self, records: Iterable[Record]
+    ) -> tuple[dict[str, list[Any]], list[tuple[Record, str, str]], set[str]]:
+        """(rows by view, (record, reason, error) of each that can't be rows, correlation ids)"""
+        rows: dict[str, list[Any]] = {view.name: [] for views in self._views.values() for view in views}
+        letters: list[tuple[Record, str, str]] = []
+        correlation_ids: set[str] = set()
+        for record in records:
+            if not for_me(record.headers(), self._name):
+                continue
+            raw = record.value()
+            try:
+                message = decode(raw)
+                at = record.timestamp()[1]
+                made = [(v.name, v.make(message, raw, at, self._open)) for v in self._views[record.topic()]]
+            except Undecodable as error:
+                letters.append((record, "undecodable", str(error)))
+            except KeysAway:
+                raise
+            except Exception as error:  # noqa: BLE001  (whatever it is, the message does it again each time)
+                letters.append((record, "failed", f"{type(error).__name__}: {error}"))
+            else:
+                correlation_ids.add(message.correlation_id)
+                for view, found in made:
+                    rows[view] += found
+        return rows, letters, correlation_ids
+
+    def _open(self, sealed: Sealed) -> dict[str, Any] | None:
+        try:
+            return self._vault.open(sealed)
+        except ValueError:
+            raise
+        except Exception as error:
+            raise KeysAway(f"{type(error).__name__}: {error}") from error
+
+    def _bury(self, letters: Iterable[tuple[Record, str, str]]) -> None:
+        """Write dead letters and wait for them. One that is written twice has the same id."""
+        failed: list[KafkaError] = []
+        for record, reason, error in letters:
+            letter = dead_letter(
+                processor=self._name,
+                topic=record.topic(),
+                partition=record.partition(),
+                offset=record.offset(),
+                key=record.key(),
+                value=record.value(),
+                headers=record.headers(),
+                appended_at=datetime.fromtimestamp(record.timestamp()[1] / 1000, UTC),
+                reason=reason,
+                error=error,
+            )
+            log.error("dead_letter", letter_id=letter.id, topic=record.topic(), offset=record.offset(), error=error)
+            self._producer.produce(
+                TOPIC,
+                key=letter_key(record.key()),
+                value=encode(letter),
+                headers=kafka.headers(letter),
+                on_delivery=lambda problem, _: failed.append(problem) if problem is not None else None,
+            )
+            self._letters += 1
+        if self._producer.flush(10):
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "dead letters were not taken within 10 s"))
+        if failed:
+            raise KafkaException(failed[0])
+
+    def _insert(self, view: View, rows: Sequence[Any]) -> None:
+        self._insert_into(view.database, view.table, view.columns, rows)
+
+    def _insert_progress(self, ends: dict[tuple[str, int], int]) -> None:
+        rows = [
+            (view.name, topic, self._topic_ids[topic], partition, offset)
+            for (topic, partition), offset in ends.items()
+            for view in self._views[topic]
+        ]
+        self._insert_into("oms", "sink_progress", _PROGRESS, rows)
+
+    def _insert_into(self, database: str, table: str, columns: Sequence[str], rows: Sequence[Any]) -> None:
+        client = self._clickhouse()
+        context = self._inserts.get(table)
+        if context is None:
+            context = client.create_insert_context(table, list(columns), database=database, column_oriented=True)
+            self._inserts[table] = context
+        context.data = list(zip(*rows, strict=True))
+        client.insert(context=context)
+
+    def _clickhouse(self) -> Client:
+        if self._client is None:
+            self._client = connect(self._settings)
+        return self._client
+
+    def _prepare(self) -> None:
+        if fresh := migrate(self._clickhouse()):
+            log.info("migrated", migrations=fresh)
+
+    # Waiting, and telling how it is
+
+    def _patiently(self, action: Callable[[], T]) -> T:
+        """Try until it works: ClickHouse, Kafka or the key store may be away for as long as they like.
+
+        Raises:
+            Stopped: the process was asked to stop meanwhile.
+        """
+        retrying = Retrying(
+            retry=retry_if_exception(_may_pass),
+            wait=wait_exponential_jitter(initial=0.1, max=2, jitter=0.1),
+            stop=stop_when_event_set(self._stop),
+            sleep=sleep_using_event(self._stop),
+            before_sleep=self._on_failure,
+        )
+        try:
+            result = retrying(action)
+        except RetryError as error:
+            raise Stopped from error
+        if self._error is not None:
+            log.info("recovered", after=self._error)
+            self._error = None
+            self._report(now=True)
+        return result
+
+    def _on_failure(self, attempt: RetryCallState) -> None:
+        error = attempt.outcome.exception() if attempt.outcome else None
+        text = f"{type(error).__name__}: {error}"
+        if self._error is None:
+            log.warning("waiting", error=text)
+        self._error = text
+        self._report()
+
+    def _on_error(self, error: KafkaError) -> None:
+        log.warning("kafka_error", error=error.str())
+        if error.code() == KafkaError._ALL_BROKERS_DOWN:
+            self._kafka_away = error.str()
+
+    def _report(self, now: bool = False) -> None:
+        if not now and time.monotonic() - self._reported < 1:
+            return
+        self._reported = time.monotonic()
+        facts: dict[str, Any] = {"lag": self._lag(), "rows": self._rows, "dead_letters": self._letters}
+        if error := self._error or self._kafka_error():
+            health.report(self._name, "degraded", **facts, error=error)
+        else:
+            health.report(self._name, self._state, **facts)
+
+    def _kafka_error(self) -> str | None:
+        """Why Kafka is away, if it is: a consumer that lost its broker is not told when it has it again."""
+        if self._kafka_away is not None:
+            try:
+                self._consumer.list_topics(timeout=0.5)
+            except KafkaException:
+                return self._kafka_away
+            self._kafka_away = None
+        return None
+
+    def _lag(self) -> int:
+        """Messages that are on the topics and not in the views, as of the last fetch."""
+        lag = 0
+        for (topic, partition), position in self._positions.items():
+            _, high = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), cached=True)
+            lag += max(0, high - position)
+        return lag
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Whether this error is of a dependency that is away, and not of ours."""
+    if isinstance(error, (DataError, ProgrammingError)):
+        return False
+    return isinstance(error, (Error, KafkaException, OSError, KeysAway))

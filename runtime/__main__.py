@@ -1,0 +1,5 @@
+"""`python -m runtime …` is `oms …`."""
+
+from runtime.cli import main
+
+main()

@@ -1,0 +1,349 @@
+"""Runs a processor's handler on quixstreams: one application, one group, one process; exactly once.
+
+The settings that differ from the library's defaults were each measured (docs/decisions/0003-quixstreams.md): the
+commit interval bounds every hop's latency, stable transactional and instance ids keep `kill -9` from stalling the
+readers downstream, and the concatenated inputs are not aligned by time, because one open transaction anywhere would
+stall them all.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import orjson
+import structlog
+from confluent_kafka import TopicPartition
+from quixstreams import Application, message_context
+from quixstreams.kafka.configuration import ConnectionConfig
+from quixstreams.models.serializers import SerializationContext, Serializer
+
+from processors.kit import Handler, Incoming, Outgoing, State, TooLarge
+from runtime import dead_letters, health, kafka
+from runtime.errors import UserError
+from runtime.settings import Settings
+from runtime.topology import Processor, Topology
+from schemas import policy
+from schemas.codec import Undecodable, decode, encode
+
+log = structlog.get_logger(__name__)
+
+MAX_BYTES = 1_000_000
+"""What a value may have: a Kafka message holds 1 MiB, with its key and headers."""
+
+COMMIT_INTERVAL = 0.02
+TRANSACTION_TIMEOUT_MS = 10_000
+SESSION_TIMEOUT_MS = 10_000
+
+
+class StateFailed(Exception):
+    """The state store itself failed: not the message's fault, so the process ends and starts anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """An encoded message on its way out."""
+
+    topic: str
+    key: bytes
+    value: bytes
+    headers: list[tuple[str, bytes]]
+
+
+class Staged:
+    """The state under one key with its writes held back, so that a handler that fails half-way leaves nothing."""
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+        self._writes: dict[str, tuple[bytes | None, timedelta | None]] = {}
+
+    def get(self, key: str, default: Any = None) -> Any:
+        if key in self._writes:
+            found = self._writes[key][0]
+        else:
+            try:
+                found = self._store.get_bytes(key)
+            except Exception as error:
+                raise StateFailed(key) from error
+        return default if found is None else orjson.loads(found)
+
+    def set(self, key: str, value: Any, ttl: timedelta | None = None) -> None:
+        raw = orjson.dumps(value)
+        if len(raw) > MAX_BYTES:
+            raise TooLarge(f"the state entry {key!r} would have {len(raw)} bytes")
+        self._writes[key] = (raw, ttl)
+
+    def delete(self, key: str) -> None:
+        self._writes[key] = (None, None)
+
+    def flush(self) -> None:
+        for key, (raw, ttl) in self._writes.items():
+            if raw is None:
+                self._store.delete(key)
+            else:
+                self._store.set_bytes(key, raw, ttl=ttl)
+
+
+class Runner:
+    """Turns a record into records: decode, handle, encode; what can't be processed becomes a dead letter, and parks
+    its key (rule 13)."""
+
+    def __init__(self, name: str, handler: Handler, outputs: Iterable[str]) -> None:
+        self.name = name
+        self.handler = handler
+        self.outputs = frozenset(outputs)
+
+    def __call__(self, value: Any, key: Any, timestamp: int, headers: Any, store: Any) -> list[Record]:
+        if not dead_letters.for_me(headers, self.name) and not self._discards(headers):
+            return []
+        if key is None or value is None:
+            return [
+                self._letter(value, key, timestamp, headers, "undecodable", "no key" if key is None else "no value")
+            ]
+        retry = dead_letters.retry_of(headers)
+        state = Staged(store)
+        records = self._process(state, value, key, timestamp, headers, retry)
+        after = state if not isinstance(records, Failed) else Staged(store)
+        if isinstance(records, Failed):
+            dead_letters.park(after, retry)
+            records = [self._letter(value, key, timestamp, headers, records.reason, records.error)]
+        dead_letters.settle(after, retry)
+        after.flush()
+        return records
+
+    def _discards(self, headers: Any) -> bool:
+        retry = dead_letters.retry_of(headers)
+        return retry is not None and retry.processor == self.name
+
+    def _process(
+        self, state: Staged, value: bytes, key: bytes, timestamp: int, headers: Any, retry: dead_letters.Retry | None
+    ) -> list[Record] | Failed:
+        if retry is not None and retry.discard:
+            return []
+        if not dead_letters.admits(state, retry):
+            return Failed("parked", "an earlier message of this key is a dead letter")
+        try:
+            incoming = Incoming(message_context().topic, key.decode(), decode(value), _time(timestamp))
+            return [self._encoded(output) for output in self.handler(state, incoming)]
+        except (Undecodable, UnicodeDecodeError) as error:
+            return self._failed("undecodable", error)
+        except TooLarge as error:
+            return self._failed("too_large", error)
+        except StateFailed:
+            raise
+        except Exception as error:  # noqa: BLE001
+            # Handlers are pure: whatever else they raise is a bug that this very message brings out every time.
+            return self._failed("failed", error)
+
+    def _failed(self, reason: str, error: Exception) -> Failed:
+        where = message_context()
+        log.error(
+            "dead letter",
+            reason=reason,
+            topic=where.topic,
+            partition=where.partition,
+            offset=where.offset,
+            exc_info=error,
+        )
+        return Failed(reason, f"{type(error).__name__}: {error}")
+
+    def _encoded(self, output: Outgoing) -> Record:
+        if output.topic not in self.outputs:
+            raise LookupError(f"topology.yaml does not let {self.name} write {output.topic}")
+        value = encode(output.message)
+        if len(value) > MAX_BYTES:
+            raise TooLarge(f"a message to {output.topic} would have {len(value)} bytes")
+        return Record(output.topic, output.key.encode(), value, kafka.headers(output.message))
+
+    def _letter(self, value: Any, key: Any, timestamp: int, headers: Any, reason: str, error: str) -> Record:
+        where = message_context()
+        letter = dead_letters.dead_letter(
+            processor=self.name,
+            topic=where.topic,
+            partition=where.partition,
+            offset=where.offset,
+            key=key,
+            value=value,
+            headers=headers,
+            appended_at=_time(timestamp),
+            reason=reason,
+            error=error,
+        )
+        return Record(dead_letters.TOPIC, dead_letters.letter_key(key), encode(letter), kafka.headers(letter))
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    reason: str
+    error: str
+
+
+def _time(timestamp_ms: int) -> datetime:
+    return datetime.fromtimestamp(timestamp_ms / 1000, UTC)
+
+
+class _Value(Serializer):
+    """quixstreams carries our records as they are; only here they become bytes."""
+
+    def __call__(self, value: Record, ctx: SerializationContext) -> bytes:
+        return value.value
+
+
+def application(settings: Settings, topology: Topology, name: str, runner: Runner) -> Application:
+    """The quixstreams application of a processor, wired but not running."""
+    spec = topology.processors[name]
+    group = topology.group(name)
+    slot = f"{group}-{settings.slot}"
+    app = Application(
+        broker_address=ConnectionConfig.from_librdkafka_dict(settings.kafka_config()),
+        consumer_group=group,
+        processing_guarantee="exactly-once",
+        auto_offset_reset="earliest",
+        commit_interval=COMMIT_INTERVAL,
+        consumer_poll_timeout=0.01,
+        auto_create_topics=False,
+        state_dir=settings.data_dir / "state" / f"{name}-{settings.slot}",
+        loglevel=None,
+        auto_recover_from_source_offset_out_of_range=False,
+        consumer_extra_config={
+            "group.instance.id": slot,
+            "session.timeout.ms": SESSION_TIMEOUT_MS,
+            "fetch.wait.max.ms": 50,
+            "isolation.level": "read_committed",
+        },
+        producer_extra_config={
+            "transactional.id": slot,
+            "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS,
+            "linger.ms": 1,
+            "partitioner": kafka.PARTITIONER,
+            "message.max.bytes": dead_letters.MAX_BYTES,
+        },
+    )
+    wire(app, spec, runner)
+    # The flag is private; the library's version is pinned, and a test fails when it no longer works (rule 2).
+    app._dataframe_registry._requires_time_alignment = False
+    return app
+
+
+def wire(app: Application, spec: Processor, runner: Runner) -> None:
+    """inputs → runner → the topic that each record names."""
+    inputs = [
+        app.dataframe(app.topic(topic, key_deserializer="bytes", value_deserializer="bytes"))
+        for topic in sorted(spec.inputs)
+    ]
+    outputs = {
+        topic: app.topic(topic, key_serializer="bytes", value_serializer=_Value())
+        for topic in [*spec.outputs, dead_letters.TOPIC]
+    }
+    stream = inputs[0]
+    for other in inputs[1:]:
+        stream = stream.concat(other)
+    stream = stream.apply(runner, stateful=True, expand=True, metadata=True)
+    stream = stream.set_headers(lambda record, key, timestamp, headers: record.headers)
+    stream.to_topic(lambda record, key, timestamp, headers: outputs[record.topic], key=lambda record: record.key)
+
+
+def run(settings: Settings, topology: Topology, name: str) -> None:
+    """Run a processor until it is told to stop. Blocks the main thread."""
+    health.report(name, "starting")
+    spec = topology.processors[name]
+    runner = Runner(name, load_handler(settings, spec), [*spec.outputs, dead_letters.TOPIC])
+    app = application(settings, topology, name, runner)
+    refuse_lost_offsets(settings, topology, name)
+    stop = threading.Event()
+    threads = [threading.Thread(target=_report, args=(app, name, spec, stop), daemon=True)]
+    if spec.beside:
+        threads.append(threading.Thread(target=_load(spec.beside.run), args=(settings, name, stop), daemon=True))
+    for thread in threads:
+        thread.start()
+    try:
+        app.run()
+    finally:
+        stop.set()
+    if app._failed:
+        sys.exit(1)
+
+
+def load_handler(settings: Settings, spec: Processor) -> Handler:
+    """The handler that topology.yaml names, made with the shop's policy."""
+    made: Handler = _load(spec.handler)(policy.load(settings.policy))
+    return made
+
+
+def _load(place: str) -> Any:
+    module, _, attribute = place.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def refuse_lost_offsets(settings: Settings, topology: Topology, name: str) -> None:
+    """Rule 4: the library restores a changelog only up to the group's committed offset. A changelog partition with
+    data whose inputs have no committed offset means that the state would start empty without a word.
+
+    Raises:
+        UserError: says which changelog, and what to do.
+    """
+    looker = kafka.consumer(settings, topology.group(name), enable_partition_eof=True)
+    try:
+        changelog = topology.processors[name].changelog
+        if changelog is None:
+            return
+        partitions = looker.list_topics(changelog, timeout=30).topics[changelog].partitions
+        for partition in partitions:
+            inputs = [TopicPartition(topic, partition) for topic in topology.processors[name].inputs]
+            if any(found.offset >= 0 for found in looker.committed(inputs, timeout=30)):
+                continue
+            if _has_data(looker, changelog, partition):
+                raise UserError(
+                    f"{name}: its changelog {changelog}[{partition}] holds state, but the group "
+                    f"{topology.group(name)} has no committed offset: starting now would begin with empty state. "
+                    "Restore the group's offsets, or delete the changelog and replay the inputs on purpose "
+                    "(docs/operations.md, “Offsets are lost”)."
+                )
+    finally:
+        looker.close()
+
+
+def _has_data(looker: Any, topic: str, partition: int) -> bool:
+    """Whether there is one committed record; an aborted transaction leaves only markers behind."""
+    low, high = looker.get_watermark_offsets(TopicPartition(topic, partition), timeout=30)
+    if high <= low:
+        return False
+    looker.assign([TopicPartition(topic, partition, low)])
+    try:
+        message = looker.poll(10)
+        if message is None:
+            raise UserError(f"{topic}[{partition}] could not be read within 10 s; is the broker well?")
+        return bool(message.error() is None)  # an error here is the end of the partition
+    finally:
+        looker.unassign()
+
+
+def _report(app: Application, name: str, spec: Processor, stop: threading.Event) -> None:
+    """Once a second: how far behind, and whether the state is there."""
+    while not stop.wait(1.0):
+        try:
+            facts = _facts(app, spec)
+        except Exception as error:  # noqa: BLE001  (a report that fails must not end the processor)
+            log.warning("no health report this time", error=str(error))
+            continue
+        health.report(name, "ready" if facts.pop("ready") else "starting", **facts)
+
+
+def _facts(app: Application, spec: Processor) -> dict[str, Any]:
+    consumer = app._consumer
+    mine = [tp for tp in consumer.assignment() if tp.topic in spec.inputs]
+    positions = consumer.position(mine) if mine else []
+    lag = 0
+    for tp in positions:
+        low, high = consumer.get_watermark_offsets(tp, timeout=5, cached=True)
+        done = tp.offset if tp.offset >= 0 else low
+        lag += max(0, high - done) if high >= 0 else 0
+    return {"ready": bool(mine) and not app._state_manager.recovery_required, "lag": lag, "partitions": len(mine)}
+
+
+__all__ = ["Runner", "Staged", "State", "application", "load_handler", "refuse_lost_offsets", "run", "wire"]

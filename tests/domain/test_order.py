@@ -1,0 +1,236 @@
+"""The rules of an order's life, without Kafka."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from processors.order.actions import POSSIBLE, allowed_actions
+from processors.order.decide import order_number
+from schemas import commands as c
+from schemas.order import OrderStatus
+from tests.domain.order_story import Story
+from tests.support.examples import POLICY, T0, address, at, create, line, quote
+
+PLACED = create(line("MUG", 2), line("LAMP", 1, 5000), submit=True)
+
+
+def paid(story: Story) -> Story:
+    return story.given(
+        c.ConfirmPayment(attempt_id=story.attempt, amount=story.now.totals.total, provider_ref="ch_1"),
+        actor="system:placement",
+    )
+
+
+def test_a_draft_is_created_with_its_totals() -> None:
+    story = Story().when(create(line("MUG", 2))).then("OrderCreated")
+    assert story.now.status == "DRAFT"
+    # 2 × 10.00 net, 19 % tax, standard shipping of one started kilogram
+    assert story.now.totals.model_dump() == {
+        "subtotal": 2000, "discount": 0, "tax": 380, "shipping": 590, "total": 2970,
+    }  # fmt: skip
+
+
+def test_creating_with_submit_places_the_order_at_once() -> None:
+    story = Story().when(PLACED).then("OrderCreated", "OrderSubmitted", "OrderPaymentRequested")
+    assert story.now.status == "PENDING_PAYMENT"
+    assert story.now.submitted_at == T0
+    assert story.now.payment_due_at == T0 + POLICY.payment.timeout
+    assert story.now.payments[0].amount == story.now.totals.total
+    assert story.now.estimated_delivery == "2026-03-06"
+
+
+def test_an_order_is_created_once() -> None:
+    Story().given(create()).when(create(), name="2").refused("order-exists")
+
+
+@pytest.mark.parametrize(
+    ("changes", "type", "field"),
+    [
+        ({"lines": ()}, "no-lines", "items"),
+        ({"lines": tuple(line(f"S{i}") for i in range(101))}, "too-many-lines", "items"),
+        ({"lines": (line(), line("LAMP", 0))}, "quantity-out-of-range", "items[1].quantity"),
+        ({"lines": (line("MUG", 1000),)}, "quantity-out-of-range", "items[0].quantity"),
+        ({"shipping_address": address("BR")}, "country-not-served", "shipping_address.country"),
+        ({"shipping_method": "drone"}, "unknown-shipping-method", "shipping_method"),
+        ({"lines": (line(weight_grams=40_000),)}, "too-heavy", "shipping_method"),
+        ({"currency": "CHF"}, "no-shipping-price", "currency"),
+        ({"promo_codes": ("SPRING",)}, "unknown-promo-code", "promo_codes[0]"),
+        ({"submit": True, "payment_token": None}, "incomplete", "payment_token"),
+        ({"submit": True, "shipping_address": None}, "incomplete", "shipping_address"),
+        ({"submit": True, "billing_address": None}, "incomplete", "billing_address"),
+        ({"submit": True, "shipping_method": None}, "incomplete", "shipping_method"),
+    ],
+)
+def test_what_can_not_be_created(changes: dict[str, object], type: str, field: str) -> None:
+    Story().when(create().model_copy(update=changes)).refused(type, 422, field)
+
+
+def test_lines_of_a_draft_can_be_changed() -> None:
+    story = Story().given(create(line("MUG", 1)))
+    story.when(c.AddItem(line=line("LAMP", 1, 5000))).then("OrderLineItemAdded")
+    story.when(c.ChangeQuantity(line_id="L1", quantity=3)).then("OrderLineItemQuantityChanged")
+    assert [(x.line_id, x.sku, x.quantity) for x in story.now.lines] == [("L1", "MUG", 3), ("L2", "LAMP", 1)]
+    assert story.now.totals.subtotal == 8000
+    story.when(c.RemoveItem(line_id="L1")).then("OrderLineItemRemoved")
+    story.when(c.AddItem(line=line("CUP", 1))).then("OrderLineItemAdded")
+    assert [x.line_id for x in story.now.lines] == ["L2", "L3"], "a line id is never used again"
+
+
+def test_the_same_quantity_is_no_event() -> None:
+    Story().given(create()).when(c.ChangeQuantity(line_id="L1", quantity=1)).then()
+
+
+def test_the_last_line_stays() -> None:
+    Story().given(create()).when(c.RemoveItem(line_id="L1")).refused("last-line", 422, "line_id")
+
+
+def test_a_line_that_is_not_there() -> None:
+    story = Story().given(create())
+    story.when(c.RemoveItem(line_id="L9")).refused("unknown-line", 404, "line_id")
+    story.when(c.ChangeQuantity(line_id="L9", quantity=1)).refused("unknown-line", 404, "line_id")
+
+
+def test_addresses_and_method_of_a_draft_can_be_changed() -> None:
+    story = Story().given(create(line("MUG", 1), shipping_address=None, billing_address=None, shipping_method=None))
+    assert (story.now.totals.tax, story.now.totals.shipping) == (0, 0)
+    story.when(c.ChangeShippingAddress(address=address("FR"))).then("OrderShippingAddressChanged")
+    assert story.now.totals.tax == 200
+    story.when(c.ChangeShippingMethod(shipping_method="express")).then("OrderShippingMethodChanged")
+    assert story.now.totals.shipping == 1540
+    story.when(c.ChangeBillingAddress(address=address("FR"))).then("OrderBillingAddressChanged")
+    story.when(c.SubmitOrder(payment_token="t", quotes=(quote("MUG"),)), at=at(60))
+    story.then("OrderSubmitted", "OrderPaymentRequested")
+
+
+def test_submitting_prices_anew_and_a_changed_total_must_be_accepted() -> None:
+    story = Story().given(create(line("MUG", 1)))
+    dearer = (quote("MUG", 1100),)
+    story.when(c.SubmitOrder(payment_token="t", quotes=dearer)).refused("price-changed", 409, "accept_total")
+    assert story.refusal is not None
+    assert story.refusal.extra == {"before": "1780", "after": "1899", "currency": "EUR"}
+    story.when(c.SubmitOrder(payment_token="t", quotes=dearer, accepted_total=1899))
+    story.then("OrderSubmitted", "OrderPaymentRequested")
+    assert story.now.payments[0].amount == story.now.totals.total == 1899
+
+
+def test_submitting_needs_a_quote_for_every_line() -> None:
+    story = Story().given(create(line("MUG"), line("LAMP")))
+    story.when(c.SubmitOrder(payment_token="t", quotes=(quote("MUG"),))).refused("quotes-missing")
+    assert story.refusal is not None
+    assert story.refusal.extra == {"skus": "LAMP"}
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        c.AddItem(line=line("LAMP")),
+        c.RemoveItem(line_id="L1"),
+        c.ChangeQuantity(line_id="L1", quantity=5),
+        c.ChangeShippingAddress(address=address()),
+        c.ChangeBillingAddress(address=address()),
+        c.ChangeShippingMethod(shipping_method="express"),
+    ],
+)
+def test_a_placed_order_is_not_modified(payload: c.Payload) -> None:
+    story = Story().given(PLACED).when(payload).refused("cannot-modify")
+    assert story.refusal is not None
+    assert story.refusal.extra == {"status": "PENDING_PAYMENT", "allowed_actions": "cancel"}
+
+
+def test_payment_confirms_the_order_once() -> None:
+    story = paid(Story().given(PLACED))
+    assert story.now.status == "PAYMENT_CONFIRMED"
+    story.when(c.ConfirmPayment(attempt_id=story.attempt, amount=1, provider_ref="ch_1")).then()
+
+
+def test_a_declined_payment_cancels() -> None:
+    story = Story().given(PLACED)
+    story.when(c.FailPayment(attempt_id=story.attempt, code="card_declined"), actor="system:placement")
+    story.then("OrderPaymentFailed", "OrderCancelled")
+    assert story.now.cancellation is not None
+    assert story.now.cancellation.reason == "payment_declined"
+
+
+def test_an_unpaid_order_is_cancelled_at_its_deadline_and_not_by_a_stale_fire() -> None:
+    story = Story().given(PLACED)
+    due = story.now.payment_due_at
+    assert due is not None
+    story.when(c.ExpirePayment(attempt_id="another", due_at=due)).then()
+    story.when(c.ExpirePayment(attempt_id=story.attempt, due_at=due - timedelta(seconds=1))).then()
+    story.when(c.ExpirePayment(attempt_id=story.attempt, due_at=due), at=due).then("OrderCancelled")
+    story.when(c.ExpirePayment(attempt_id=story.attempt, due_at=due)).then()
+
+
+def test_a_paid_order_does_not_expire() -> None:
+    story = Story().given(PLACED)
+    due = story.now.payment_due_at
+    assert due is not None
+    paid(story).when(c.ExpirePayment(attempt_id=story.attempt, due_at=due)).then()
+
+
+def test_cancelling_a_paid_order_gives_the_money_back() -> None:
+    story = paid(Story().given(PLACED)).when(c.CancelOrder(reason="customer_request"))
+    story.then("OrderCancelled", "OrderRefundInitiated")
+    refund = story.now.refunds[0]
+    assert refund.amount == story.now.captured == story.now.refunded
+    story.when(c.CompleteRefund(refund_id=refund.refund_id, provider_ref="re_1")).then("OrderRefundCompleted")
+    story.when(c.CompleteRefund(refund_id=refund.refund_id, provider_ref="re_1")).then()
+    assert story.now.status == "CANCELLED"
+
+
+def test_money_that_comes_after_the_cancellation_goes_back_by_itself() -> None:
+    story = Story().given(PLACED, c.CancelOrder(reason="changed_mind"))
+    late = c.ConfirmPayment(attempt_id=story.attempt, amount=7000, provider_ref="ch_9")
+    story.when(late, actor="system:placement").then("OrderRefundInitiated")
+    assert story.now.status == "CANCELLED"
+    assert story.now.captured == story.now.refunded == 7000
+    story.when(late, actor="system:placement").then()
+
+
+def test_cancelled_is_final() -> None:
+    story = Story().given(create(), c.CancelOrder(reason="customer_request"))
+    story.when(c.CancelOrder(reason="customer_request")).refused("cannot-cancel")
+    story.when(c.SubmitOrder(payment_token="t", quotes=())).refused("cannot-submit")
+    assert allowed_actions(story.now) == ()
+
+
+@pytest.mark.parametrize("status", [s for s in OrderStatus if s not in POSSIBLE["cancel"]])
+def test_a_shipped_order_can_not_be_cancelled(status: str) -> None:
+    story = paid(Story().given(PLACED))
+    story.order = story.now.model_copy(update={"status": status})
+    story.when(c.CancelOrder(reason="customer_request")).refused("cannot-cancel")
+
+
+def test_a_customer_gives_a_customers_reason() -> None:
+    story = Story().given(create())
+    story.when(c.CancelOrder(reason="fraud")).refused("reason-not-allowed", 422, "reason")
+    story.when(c.CancelOrder(reason="whim"), actor="staff:eve").refused("unknown-reason", 422, "reason")
+    story.when(c.CancelOrder(reason="fraud"), actor="staff:eve").then("OrderCancelled")
+
+
+def test_somebody_elses_order_does_not_exist() -> None:
+    story = Story().given(create())
+    story.when(c.CancelOrder(reason="customer_request"), actor="customer:7").refused("not-found", 404)
+    Story().when(c.CancelOrder(reason="customer_request")).refused("not-found", 404)
+
+
+def test_an_expected_version_must_be_the_current_one() -> None:
+    story = Story().given(create())
+    story.when(c.CancelOrder(reason="changed_mind"), expected_version=7).refused("version-mismatch", 412, "If-Match")
+    story.when(c.CancelOrder(reason="changed_mind"), expected_version=1).then("OrderCancelled")
+
+
+def test_payments_and_refunds_that_nobody_asked_for() -> None:
+    story = Story().given(PLACED)
+    story.when(c.ConfirmPayment(attempt_id="x", amount=1, provider_ref="r")).refused("unknown-payment")
+    story.when(c.FailPayment(attempt_id="x", code="r")).refused("unknown-payment")
+    story.when(c.CompleteRefund(refund_id="x", provider_ref="r")).refused("unknown-refund")
+
+
+def test_order_numbers_are_short_and_stable() -> None:
+    one, two = (order_number(f"00000000-0000-0000-0000-00000000000{i}") for i in (1, 2))
+    assert one != two
+    assert len(one) == 11
+    assert one == order_number("00000000-0000-0000-0000-000000000001")

@@ -1,0 +1,69 @@
+"""Things that many tests need: a quote, an address, a command, with everything that doesn't matter filled in."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid5
+
+from schemas import commands as c
+from schemas.address import Address, Sealed
+from schemas.base import Command, Payload
+from schemas.order import Quote
+from schemas.policy import Policy, load
+
+POLICY: Policy = load()
+T0 = datetime(2026, 3, 2, 10, 0, tzinfo=UTC)  # a Monday
+NAMES = UUID("00000000-0000-0000-0000-00000000feed")
+ORDER = str(uuid5(NAMES, "order"))
+
+
+def at(seconds: float) -> datetime:
+    return T0 + timedelta(seconds=seconds)
+
+
+def quote(sku: str = "MUG", price: int = 1000, **changes: Any) -> Quote:
+    values = {
+        "product_id": f"P-{sku}",
+        "sku": sku,
+        "name": f"A {sku.lower()}",
+        "category": "home",
+        "tax_category": "standard",
+        "weight_grams": 400,
+        "unit_price": price,
+    }
+    return Quote(**{**values, **changes})
+
+
+def line(sku: str = "MUG", quantity: int = 1, price: int = 1000, **changes: Any) -> c.NewLine:
+    return c.NewLine(quote=quote(sku, price, **changes), quantity=quantity)
+
+
+def address(country: str = "DE", state: str | None = None) -> Address:
+    sealed = Sealed(key_id="k1", nonce="bm9uY2U=", ciphertext="c2VjcmV0")
+    return Address(sealed=sealed, state=state, postal_code="10115", country=country)
+
+
+def create(*lines: c.NewLine, **changes: Any) -> c.CreateOrder:
+    values = {
+        "customer_id": "42",
+        "currency": "EUR",
+        "lines": lines or (line(),),
+        "shipping_address": address(),
+        "billing_address": address(),
+        "shipping_method": "standard",
+        "payment_token": "pm_card_visa",
+    }
+    return c.CreateOrder(**{**values, **changes})
+
+
+def command(payload: Payload, *, order_id: str = ORDER, name: str = "1", **changes: Any) -> Command[Any]:
+    values = {
+        "id": str(uuid5(NAMES, f"{order_id}:{type(payload).__name__}:{name}")),
+        "order_id": order_id,
+        "at": T0,
+        "actor": "customer:42",
+        "correlation_id": "0190b8a0-0000-7000-8000-000000000001",
+        "reply_to": "gateway-test",
+    }
+    return Command(**{**values, **changes}, data=payload)
