@@ -22,7 +22,7 @@ _SETTINGS = {"async_insert": 0}
 """An insert is answered when its rows are in the table, not when they are in a buffer."""
 
 
-def connect(settings: Settings, **options: Any) -> Client:
+def connect(settings: Settings, /, **options: Any) -> Client:
     """A client of the views' ClickHouse. `options`: clickhouse_connect's, over ours.
 
     Raises:
@@ -31,7 +31,18 @@ def connect(settings: Settings, **options: Any) -> Client:
     return clickhouse_connect.get_client(**_arguments(settings, options))
 
 
-async def connect_async(settings: Settings, **options: Any) -> AsyncClient:
+def connect_analyst(settings: Settings) -> Client:
+    """A client that can only read, and not the personal data.
+
+    Raises:
+        clickhouse_connect.driver.exceptions.Error: it does not answer, or not to this user.
+    """
+    password = settings.clickhouse_analyst_password.get_secret_value()
+    # Who may only read may not change settings either.
+    return connect(settings, username=ANALYST, password=password, settings={})
+
+
+async def connect_async(settings: Settings, /, **options: Any) -> AsyncClient:
     """The same for the event loop."""
     return await clickhouse_connect.get_async_client(**_arguments(settings, options))
 

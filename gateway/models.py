@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import unicodedata
 from typing import Annotated
 
 import pycountry
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
 from schemas.money import CurrencyCode, Money
 from schemas.order import CancellationReason
 
 
 def _printable(text: str) -> str:
-    if not text.isprintable():
+    if any(unicodedata.category(character) == "Cc" for character in text):
         raise ValueError("must not contain control characters")
     return text
+
+
+def _amount(money: Money) -> Money:
+    if money.minor < 0:  # ValueError when it has more digits than its currency
+        raise ValueError("must not be negative")
+    return money
 
 
 def _country(code: str) -> str:
@@ -32,6 +39,7 @@ Name = Annotated[str, text(64, r"^[A-Za-z0-9][A-Za-z0-9_.:-]*$")]
 Sku = Annotated[str, text(64, r"^[A-Za-z0-9][A-Za-z0-9_.:+-]*$"), Field(examples=["TEA-EARL-GREY"])]
 CustomerId = Annotated[str, text(128), AfterValidator(_printable)]
 Country = Annotated[str, AfterValidator(_country), Field(examples=["DE"])]
+Amount = Annotated[Money, AfterValidator(_amount)]
 # Policy has the shop's own bounds; this one keeps arithmetic inside 64 bits.
 Quantity = Annotated[int, Field(ge=1, le=1_000_000)]
 
@@ -84,7 +92,7 @@ class ShippingMethodBody(Body):
 
 class SubmitBody(Body):
     payment_token: Name
-    accept_total: Annotated[Money | None, Field(description="agree to this total where prices have changed")] = None
+    accept_total: Annotated[Amount | None, Field(description="agree to this total where prices have changed")] = None
 
 
 class CancelBody(Body):
@@ -98,15 +106,15 @@ class ProductBody(Body):
     category: Name
     tax_category: Name
     weight_grams: Annotated[int, Field(ge=0, le=10_000_000)]
-    prices: Annotated[list[Money], Field(max_length=200, description="for one unit, before tax")]
+    prices: Annotated[list[Amount], Field(max_length=200, description="for one unit, before tax")]
     active: bool = True
 
-    @model_validator(mode="after")
-    def _one_price_a_currency(self) -> ProductBody:
-        currencies = [price.currency for price in self.prices]
-        if len(set(currencies)) != len(currencies):
-            raise ValueError("prices: one price a currency")
-        return self
+    @field_validator("prices")
+    @classmethod
+    def _one_price_a_currency(cls, prices: list[Money]) -> list[Money]:
+        if len({price.currency for price in prices}) != len(prices):
+            raise ValueError("must have one price a currency")
+        return prices
 
 
 class StockBody(Body):

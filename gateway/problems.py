@@ -6,6 +6,7 @@ the request: items[0].sku, If-Match, limit.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -15,13 +16,15 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.types import Scope
 
 from schemas.money import to_text
 from schemas.replies import Rejection
 
 MEDIA_TYPE = "application/problem+json"
+# Where an ASGI scope holds the correlation id, and the type of the problem that it was answered with.
 CORRELATION = "oms.correlation_id"
-"""Where an ASGI scope holds the correlation id."""
+TYPE = "oms.problem"
 
 
 class Problem(Exception):
@@ -56,21 +59,32 @@ def unavailable(type: str, detail: str, retry_after: int = 1) -> Problem:
     return Problem(type, HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": str(retry_after)})
 
 
-def rejected(rejection: Rejection, field: str | None = None) -> Problem:
-    """A refusal by the rules, as it is told to users. `field` stands in for the rule's own when given."""
-    field = field or rejection.field
+def rejected(rejection: Rejection, within: str = "") -> Problem:
+    """A refusal by the rules, as it is told to users. Rules name fields as creation has them; `within` is the part
+    of it that the request's body is, and is taken off: shipping_address.country → country."""
+    extra = dict(rejection.extra)
+    fields = extra.pop("fields", rejection.field)
     return Problem(
-        rejection.type, rejection.status, rejection.detail, field=field, extra=_extra(dict(rejection.extra))
+        rejection.type,
+        rejection.status,
+        rejection.detail,
+        errors=[(_inside(field, within), rejection.detail) for field in fields.split(",")] if fields else (),
+        extra=_told(extra),
     )
 
 
-def _extra(extra: dict[str, Any]) -> dict[str, Any]:
-    """Rules speak in text and minor units; users see lists and amounts."""
+def _inside(field: str, within: str) -> str:
+    if within == "items":
+        return re.sub(r"^items\[\d+\]\.", "", field)
+    return field.removeprefix(f"{within}.") if within else field
+
+
+def _told(extra: dict[str, Any]) -> dict[str, Any]:
+    """Rules speak in text and minor units; users see lists, numbers and amounts."""
     if "skus" in extra:
         extra["skus"] = extra["skus"].split(",")
     if "allowed_actions" in extra:
-        actions = extra["allowed_actions"]
-        extra["allowed_actions"] = [] if actions == "nothing" else actions.split(", ")
+        extra["allowed_actions"] = [action for action in extra["allowed_actions"].split(", ") if action != "nothing"]
     if {"before", "after", "currency"} <= extra.keys():
         currency = extra.pop("currency")
         for name in ("before", "after"):
@@ -80,8 +94,8 @@ def _extra(extra: dict[str, Any]) -> dict[str, Any]:
     return extra
 
 
-def response(problem: Problem, correlation_id: str | None) -> Response:
-    document = {
+def document(problem: Problem, correlation_id: str | None) -> dict[str, Any]:
+    return {
         "type": f"/problems/{problem.type}",
         "title": problem.type.replace("-", " ").capitalize(),
         "status": int(problem.status),
@@ -90,8 +104,16 @@ def response(problem: Problem, correlation_id: str | None) -> Response:
         **({"correlation_id": correlation_id} if correlation_id else {}),
         **problem.extra,
     }
+
+
+def response(problem: Problem, scope: Scope) -> Response:
+    """The answer; notes the type in the scope, for the metrics."""
+    scope[TYPE] = problem.type
     return Response(
-        orjson.dumps(document), status_code=problem.status, headers=problem.headers, media_type=MEDIA_TYPE
+        orjson.dumps(document(problem, scope.get(CORRELATION))),
+        status_code=problem.status,
+        headers=problem.headers,
+        media_type=MEDIA_TYPE,
     )
 
 
@@ -99,20 +121,17 @@ def install(app: FastAPI) -> None:
     """Make every error of this application a problem. (What nobody expected is caught by `gateway.edge`.)"""
 
     async def on_problem(request: Request, error: Exception) -> Response:
-        assert isinstance(error, Problem)  # noqa: S101  (registered for Problem only)
-        return response(error, request.scope.get(CORRELATION))
+        match error:
+            case Problem():
+                return response(error, request.scope)
+            case RequestValidationError():
+                return response(invalid(error.errors()), request.scope)
+            case HTTPException():
+                return response(_of_http(error), request.scope)
+        raise error
 
-    async def on_invalid(request: Request, error: Exception) -> Response:
-        assert isinstance(error, RequestValidationError)  # noqa: S101
-        return response(invalid(error.errors()), request.scope.get(CORRELATION))
-
-    async def on_http(request: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)  # noqa: S101
-        return response(_of_http(error), request.scope.get(CORRELATION))
-
-    app.add_exception_handler(Problem, on_problem)
-    app.add_exception_handler(RequestValidationError, on_invalid)
-    app.add_exception_handler(HTTPException, on_http)
+    for kind in (Problem, RequestValidationError, HTTPException):
+        app.add_exception_handler(kind, on_problem)
 
 
 def invalid(errors: Sequence[Any]) -> Problem:

@@ -35,11 +35,12 @@ class Incoming:
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """A message to write, in the same transaction as the state."""
+    """A message to write, in the same transaction as the state. `value` when it is encoded already."""
 
     topic: str
     key: str
     message: Envelope
+    value: bytes | None = None
 
 
 Handler = Callable[[State, Incoming], Iterable[Outgoing]]

@@ -17,6 +17,7 @@ from chdb.state.sqlitelike import Connection
 
 from runtime import clickhouse_sql as sql
 from runtime.clickhouse_sql import ClickHouseError, InlineInsert
+from runtime.errors import UserError
 
 User = Literal["default", "analyst"]
 
@@ -66,7 +67,7 @@ _STREAMED_FORMATS = frozenset({"Native", "RowBinary", "TabSeparated", "TSV", "CS
 _BUFFERED_BYTES = 1 << 20
 
 
-class EmbeddedClickHouseError(RuntimeError):
+class EmbeddedClickHouseError(UserError):
     """The engine can't be started; the message is one sentence for a person."""
 
 

@@ -134,7 +134,7 @@ def needs_parsing(sql: str) -> bool:
 
 
 def refuse_files(canonical: str) -> None:
-    """Refuse a query that writes its result to a file of the server; `canonical` is as the engine's parser printed it."""
+    """Refuse a query that writes its result to a file of the server. `canonical` is as the engine printed it."""
     words = _words(canonical)
     if any(pair == ("INTO", "OUTFILE") for pair in pairwise(words)):
         raise ClickHouseError.of(BAD_ARGUMENTS, "INTO OUTFILE is not allowed over HTTP.")

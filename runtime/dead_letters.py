@@ -179,6 +179,12 @@ class Letter:
     def key_text(self) -> str:
         return "" if self.data.key is None else self.data.key.decode(errors="backslashreplace")
 
+    @property
+    def retried_from(self) -> str | None:
+        """The id of the letter whose retry failed and so became this one."""
+        found = retry_of((header.name, header.value) for header in self.data.headers)
+        return found.letter_id if found else None
+
 
 def open_letters(settings: Settings, timeout: float = 60) -> list[Letter]:
     """All open letters; those of one processor and key in the order in which they must be retried.

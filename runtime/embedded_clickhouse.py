@@ -7,6 +7,7 @@ the way they reach a server. Everything it keeps is under `data_dir/clickhouse`.
 """
 
 import argparse
+import os
 import signal
 import socket
 import sys
@@ -77,7 +78,10 @@ def main() -> int:
     except EmbeddedClickHouseError as error:
         print(error, file=sys.stderr)
         return 1
-    return 0
+    # The data is closed. Unloading the engine's 550 MB library takes another 1.2 s, for nothing.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 if __name__ == "__main__":

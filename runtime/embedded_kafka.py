@@ -35,6 +35,8 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from jgo.maven import MavenContext
 
+from runtime.errors import UserError
+
 KAFKA = "org.apache.kafka:kafka_2.13:4.4.0"
 # Kafka's POM names the logging facade (SLF4J 1.7) and log4j 2, but not the jar between; without it nothing is logged.
 LOG_BINDING = "org.apache.logging.log4j:log4j-slf4j-impl"
@@ -54,6 +56,9 @@ _JVM_OPTIONS = (
     "-XX:+ExitOnOutOfMemoryError",
     "-Djava.awt.headless=true",
     "-Dlog4j2.disableJmx=true",
+    # What Kafka does here on purpose, Java 25 would warn of on stderr.
+    "--sun-misc-unsafe-memory-access=allow",
+    "--enable-native-access=ALL-UNNAMED",
 )
 
 _SERVER_PROPERTIES = """\
@@ -94,6 +99,15 @@ transaction.abort.timed.out.transaction.cleanup.interval.ms=1000
 group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms=1000
 
+# After a kill -9 the controller lets the new incarnation register only when the old one's session is over: with the
+# default (9 s) that is most of a 14 s restart.
+broker.session.timeout.ms=1000
+broker.heartbeat.interval.ms=200
+
+# Index files are made at their full size (sparse, 10 MB each by default), two a partition. This is enough for a
+# segment of 1 GiB.
+log.index.size.max.bytes=4194304
+
 # Threads and buffers for a laptop, not for a rack.
 num.network.threads=2
 num.io.threads=4
@@ -120,7 +134,7 @@ rootLogger.appenderRef.file.ref = file
 """
 
 
-class EmbeddedKafkaError(RuntimeError):
+class EmbeddedKafkaError(UserError):
     """The embedded broker can't be fetched, configured or reached; the message is one sentence for a person."""
 
 

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from typing import Any
 
 from confluent_kafka import Consumer, Producer
@@ -12,6 +14,7 @@ from runtime.settings import Settings
 from schemas.base import Envelope, Event
 
 PARTITIONER = "murmur2"
+_UUID = re.compile(r"[0-9a-f]{32}")
 
 
 def producer(settings: Settings, **extra: Any) -> Producer:
@@ -47,7 +50,7 @@ def admin(settings: Settings) -> AdminClient:
 
 
 def _options(extra: dict[str, Any]) -> dict[str, Any]:
-    return {name.replace("_", "."): value for name, value in extra.items()}
+    return {name if name.endswith("_cb") else name.replace("_", "."): value for name, value in extra.items()}
 
 
 def headers(message: Envelope) -> list[tuple[str, bytes]]:
@@ -72,15 +75,13 @@ def headers(message: Envelope) -> list[tuple[str, bytes]]:
 
 def traceparent(correlation_id: str, message_id: str) -> str:
     """W3C trace context: one trace per correlation id, one span per message."""
-    trace = _hex(correlation_id, 32)
-    return f"00-{trace}-{_hex(message_id, 16)}-01"
+    return f"00-{_hex(correlation_id)}-{_hex(message_id)[:16]}-01"
 
 
-def _hex(text: str, length: int) -> str:
-    digits = "".join(c for c in text.lower() if c in "0123456789abcdef")
-    if len(digits) < length or not digits[:length].strip("0"):
-        digits = text.encode().hex() + "1" * length
-    return digits[:length]
+def _hex(name: str) -> str:
+    """32 hex digits: a UUID's own, or a hash of any other name."""
+    digits = name.replace("-", "")
+    return digits if _UUID.fullmatch(digits) else hashlib.md5(name.encode(), usedforsecurity=False).hexdigest()
 
 
 def murmur2(data: bytes) -> int:

@@ -101,11 +101,11 @@ class Child:
             )
         self._exit = asyncio.create_task(self.process.wait())
 
-    async def exited(self, timeout: float) -> bool:
-        """Wait for its end, `timeout` seconds at most."""
+    async def exited(self, seconds: float) -> bool:
+        """Wait for its end, `seconds` at most."""
         if self._exit is None:
             return True
-        done, _ = await asyncio.wait({self._exit}, timeout=timeout)
+        done, _ = await asyncio.wait({self._exit}, timeout=seconds)
         if done:
             code = self._exit.result()
             self.exit_code = code if code >= 0 else 128 - code
@@ -134,18 +134,18 @@ class Child:
             return True
         url = f"http://127.0.0.1:{self.port}{_PATHS[self.name]}"
         try:
-            with urllib.request.urlopen(url, timeout=1) as response:  # noqa: S310
+            with urllib.request.urlopen(url, timeout=1) as response:
                 return bool(response.status == 200)
         except (urllib.error.URLError, OSError):
             return False
 
-    async def stop(self, timeout: float) -> None:
-        """SIGTERM, and after `timeout` seconds SIGKILL."""
+    async def stop(self, seconds: float) -> None:
+        """SIGTERM, and after `seconds` SIGKILL."""
         if self.running:
             self.signal(signal.SIGTERM)
-            if not await self.exited(timeout):
+            if not await self.exited(seconds):
                 self.signal(signal.SIGKILL)
-                await self.exited(timeout)
+                await self.exited(seconds)
         self.state = "stopped"
 
     def signal(self, number: signal.Signals) -> None:

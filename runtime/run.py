@@ -106,13 +106,19 @@ def _serve(name: str) -> None:
     elif name == "clickhouse":
         from runtime import embedded_clickhouse
 
-        embedded_clickhouse.serve(here.data_dir, "127.0.0.1", _port(here.clickhouse_url))
+        password = here.clickhouse_password.get_secret_value()
+        embedded_clickhouse.serve(here.data_dir, "127.0.0.1", _port(here.clickhouse_url), password)
     elif name == "payment-provider":
         from sandbox import payment_provider
 
-        payment_provider.serve(here.data_dir, "127.0.0.1", _port(here.payment_url))
+        payment_provider.serve(here.data_dir, _host(here.payment_url), _port(here.payment_url))
     else:
         raise UserError(f"The service {name} has nothing embedded that could be started.")
+
+
+def _host(url: str) -> str:
+    """Where the provider listens: only in a container is that not this machine alone."""
+    return urlsplit(url).hostname or "127.0.0.1"
 
 
 def _port(url: str) -> int:

@@ -35,6 +35,7 @@ class Settings(BaseSettings):
     clickhouse_user: str = "default"
     clickhouse_password: SecretStr = SecretStr("")
     clickhouse_database: str = "oms"
+    clickhouse_analyst_password: SecretStr = Field(default=SecretStr(""), description="of the read-only user `analyst`")
 
     # Gateway
     gateway_host: str = "127.0.0.1"
@@ -47,6 +48,7 @@ class Settings(BaseSettings):
 
     # Payment
     payment_url: str = "http://127.0.0.1:8090"
+    payment_request_timeout: float = Field(default=5.0, gt=0, description="seconds; no answer within them is unknown")
 
     # Personal data
     key_store: Path | None = Field(default=None, description="SQLite file of customer keys; default: in data_dir")

@@ -65,6 +65,8 @@ class Stack:
 class Report:
     """The stack's processes as `run/supervisor.json` has them."""
 
+    pid: int
+    """The supervisor's."""
     state: str
     """starting, ready, degraded (a process is not ready), stopping, stopped"""
     at: float
@@ -105,6 +107,14 @@ def stack_settings(data_dir: Path) -> Settings:
     return Settings(**{**values, "data_dir": data_dir})
 
 
+def unusable(data_dir: Path, error: OSError) -> UserError:
+    if error.errno == errno.ENOSPC:
+        return no_space(data_dir)
+    return UserError(
+        f"The data folder {data_dir} can't be written to ({error.strerror}): choose another with --data-dir."
+    )
+
+
 @contextmanager
 def locked(data_dir: Path) -> Iterator[None]:
     """Hold the data folder; the kernel gives it free when this process dies, however it dies.
@@ -116,11 +126,7 @@ def locked(data_dir: Path) -> Iterator[None]:
         data_dir.mkdir(parents=True, exist_ok=True)
         file = (data_dir / "lock").open("a")
     except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise no_space(data_dir) from error
-        raise UserError(
-            f"The data folder {data_dir} can't be written to ({error.strerror}): choose another with --data-dir."
-        ) from error
+        raise unusable(data_dir, error) from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

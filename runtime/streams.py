@@ -155,7 +155,7 @@ class Runner:
     def _encoded(self, output: Outgoing) -> Record:
         if output.topic not in self.outputs:
             raise LookupError(f"topology.yaml does not let {self.name} write {output.topic}")
-        value = encode(output.message)
+        value = output.value or encode(output.message)
         if len(value) > MAX_BYTES:
             raise TooLarge(f"a message to {output.topic} would have {len(value)} bytes")
         return Record(output.topic, output.key.encode(), value, kafka.headers(output.message))

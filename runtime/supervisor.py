@@ -73,9 +73,7 @@ def _environment(data_dir: Path, ports: dict[str, int]) -> dict[str, str]:
 
 def plan(described: topology.Topology, data_dir: Path, ports: dict[str, int]) -> list[Child]:
     """The children of a stack. Everything of ours needs the topics; ClickHouse and the provider start beside Kafka."""
-    children = [
-        Child(name, 0, "service", (), data_dir, ports[name]) for name in described.services if name in ports
-    ]
+    children = [Child(name, 0, "service", (), data_dir, ports[name]) for name in described.services if name in ports]
     services = {child.name for child in children}
     sections: tuple[tuple[Kind, dict[str, topology.Process]], ...] = (
         ("processor", dict(described.processors)),
@@ -207,7 +205,7 @@ class Supervisor:
             began = time.monotonic()
             await child.start(self.env)
             self._publish()
-            while not await child.exited(timeout=0.1 if child.state == "starting" else 1.0):
+            while not await child.exited(0.1 if child.state == "starting" else 1.0):
                 await self._observe(child, began)
             await self._bury(child)
 
@@ -274,8 +272,11 @@ class Supervisor:
             same = (self._published.state, self._published.children, self._published.crash_loops)
             if same == (state, facts, loops):
                 return
-        self._published = Report(state, time.time(), facts, loops, self.reason)
-        stack.write_report(self.data_dir, self._published)
+        self._published = Report(os.getpid(), state, time.time(), facts, loops, self.reason)
+        try:
+            stack.write_report(self.data_dir, self._published)
+        except OSError as error:  # a full disk must not end the stack: /readyz and status are late, that is all
+            self.say(f"the state can't be written to {self.data_dir}: {error.strerror}")
 
 
 def up_detached(data_dir: Path, port: int, say: Say) -> None:
@@ -285,9 +286,14 @@ def up_detached(data_dir: Path, port: int, say: Say) -> None:
         UserError: it did not become ready, and why.
     """
     data_dir = data_dir.absolute()
-    (data_dir / "logs").mkdir(parents=True, exist_ok=True)
     log = data_dir / "logs" / "supervisor.log"
-    with log.open("wb") as output:
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        output = log.open("ab")
+    except OSError as error:
+        raise stack.unusable(data_dir, error) from error
+    with output:
+        said = output.tell()
         process = subprocess.Popen(
             [sys.executable, "-m", "runtime", "up", "--data-dir", str(data_dir), "--port", str(port)],
             stdin=subprocess.DEVNULL,
@@ -295,22 +301,20 @@ def up_detached(data_dir: Path, port: int, say: Say) -> None:
             stderr=output,
             start_new_session=True,
         )
-    told = 0
     while True:
         ended = process.poll() is not None
-        *lines, _ = log.read_text().split("\n")
-        for line in lines[told:]:
-            if ended and line == lines[-1]:
-                raise UserError(line)
+        with log.open() as lines:
+            lines.seek(said)
+            fresh = lines.read().rpartition("\n")[0].splitlines()
+            said += sum(len(line.encode()) + 1 for line in fresh)
+        for line in fresh[:-1] if ended else fresh:
             print(line, flush=True)
-        told = len(lines)
         if ended:
-            raise UserError(f"The stack did not start; see {log}.")
+            raise UserError(fresh[-1] if fresh else f"The stack did not start; see {log}.")
         found = stack.read_stack(data_dir)
-        if found is not None and found.pid == process.pid:
-            report = stack.read_report(data_dir)
-            if report is not None and report.state == "ready" and report.at > found.create_time:
-                return
+        report = stack.read_report(data_dir)
+        if found and report and found.pid == process.pid and report.pid == process.pid and report.state == "ready":
+            return
         time.sleep(0.1)
 
 

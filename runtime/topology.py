@@ -18,6 +18,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from runtime.errors import UserError
+
 Profile = Literal["embedded", "production"]
 """How large: a laptop, or a cluster."""
 
@@ -34,7 +36,7 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "y": 366 * 86_400}  # y: neve
 _HERE = Path(__file__).resolve().parent
 
 
-class TopologyError(Exception):
+class TopologyError(UserError):
     """topology.yaml, its lock or the cluster is not as it must be; the message is for a person."""
 
 
@@ -70,6 +72,7 @@ class Topic(_Strict):
     compacted: bool = False
     writers: tuple[str, ...] | Literal["everyone"] = Field(description="the contract: nobody else writes it")
     readers: tuple[Literal["oms-cli"], ...] = Field(default=(), description="who reads it besides our processes")
+    max_message_bytes: int = Field(default=1_048_576, ge=1, description="as the broker counts: a batch, compressed")
     public: bool = Field(default=False, description="a contract with subscribers outside")
     coming: bool = Field(default=False, description="its writers or readers come with a later issue")
 
@@ -114,7 +117,7 @@ class Processor(_Process):
     beside: Beside | None = None
     stateful: bool
     changelog: str | None = Field(default=None, description="the topic of its state, by quixstreams' naming")
-    guarantee: Literal["exactly-once", "at-least-once"]
+    guarantee: Literal["exactly-once"]
 
     @property
     def writes(self) -> tuple[str, ...]:
@@ -205,6 +208,13 @@ class Topology(_Strict):
     def partitions(self, profile: Profile) -> int:
         """Of every topic and changelog: all have the same number, so all with the same key are co-partitioned."""
         return self.partition_counts[profile]
+
+    def changelog(self, name: str) -> str:
+        """The changelog topic of a stateful processor. TopologyError when it has none."""
+        found = self.processors[name].changelog if name in self.processors else None
+        if found is None:
+            raise TopologyError(f"{self.path.name} gives {name} no changelog.")
+        return found
 
     def changelog_topics(self) -> tuple[str, ...]:
         """The state of the stateful processors."""

@@ -1,4 +1,4 @@
-"""The sample catalogue (`catalogue.jsonl`, one product a line) and how it gets into a running shop: over HTTP, as staff."""
+"""The sample catalogue (`catalogue.jsonl`, one product a line), and how it gets into a running shop: over HTTP."""
 
 from __future__ import annotations
 

@@ -12,7 +12,6 @@ compared and hashed, never stored or logged.
 import argparse
 import asyncio
 import hashlib
-import json
 import logging
 import re
 import signal
@@ -26,7 +25,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import orjson
-import uvloop
 from aiohttp import web
 from aiohttp.typedefs import Handler
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
@@ -160,8 +158,8 @@ class Ledger:
 
     `write` groups the operations of concurrent requests into one transaction, so one fsync, and answers
     after it. Commits run on the event loop itself: no answer may leave before the fsync anyway, requests that
-    arrive during one share the next, and a reader on the loop never meets an open transaction. (Measured:
-    waiting a few milliseconds for company costs more CPU in wake-ups than it saves in commits.)
+    arrive during one share the next, and a reader on the loop never meets an open transaction. Waiting
+    some milliseconds to fill a group was measured: a tenth less CPU, and the wait on top of every charge.
     """
 
     def __init__(self, path: Path) -> None:
@@ -459,7 +457,7 @@ def _luhn(digits: list[int]) -> bool:
 
 
 def _digest(*values: object) -> bytes:
-    return hashlib.sha256(json.dumps(values).encode()).digest()
+    return hashlib.sha256(orjson.dumps(values)).digest()
 
 
 def _now() -> str:
@@ -524,8 +522,7 @@ def serve(data_dir: Path, host: str, port: int) -> None:
     Raises sqlite3.OperationalError when another provider has the ledger, OSError when the port is taken.
     """
     data_dir.mkdir(parents=True, exist_ok=True)
-    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
-        runner.run(_serve(data_dir, host, port))
+    asyncio.run(_serve(data_dir, host, port))
 
 
 def main() -> None:

@@ -50,6 +50,7 @@ class Tally:
     creation to PAYMENT_CONFIRMED seen through GET, of orders that are submitted at once with an ordinary card."""
 
     started: float = field(default_factory=time.perf_counter)
+    last_end: float = field(default_factory=time.perf_counter)
     visits: int = 0
     orders: dict[str, Outcome | None] = field(default_factory=dict)
     """Every order accepted, by id, and its end (None: still open)."""
@@ -62,12 +63,20 @@ class Tally:
     read: list[float] = field(default_factory=list)
     paid: list[float] = field(default_factory=list)
 
+    finished: int = 0
+    """How many of the orders have an end."""
+
     @property
     def open(self) -> int:
-        return sum(outcome is None for outcome in self.orders.values())
+        return len(self.orders) - self.finished
 
     def seconds(self) -> float:
         return time.perf_counter() - self.started
+
+    @property
+    def ended_after(self) -> float:
+        """Seconds from the start to the last visit's end."""
+        return self.last_end - self.started
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
@@ -113,9 +122,11 @@ class Shop:
         except (aiohttp.ClientError, TimeoutError) as error:
             outcome = self._failed(f"{type(error).__name__}: {error}")
         self.tally.visits += 1
+        self.tally.last_end = time.perf_counter()
         self.tally.outcomes[outcome] += 1
         if order:
             self.tally.orders[order["id"]] = outcome
+            self.tally.finished += 1
 
     async def create(self, visit: Visit, due: float) -> dict[str, Any]:
         """POST /v1/orders. Refused when it is."""
@@ -132,14 +143,24 @@ class Shop:
                 order = await self._build_and_submit(visit, order)
             case Persona.CANCELS:
                 await asyncio.sleep(visit.patience)
-                body = {"reason": "changed_mind", "comment": "Found it in the attic."}
-                order = await self._call("POST", f"/v1/orders/{order['id']}/cancel", visit, "cancel", body)
+                order = await self._cancel(visit, order)
             case _:
                 pass
         outcome = await self.follow(visit.customer, order)
         if outcome is Outcome.PAID and visit.persona in (Persona.BUYS_AT_ONCE, Persona.WANTS_SCARCE):
             self.tally.paid.append(time.perf_counter() - due)
         return outcome
+
+    async def _cancel(self, visit: Visit, order: dict[str, Any]) -> dict[str, Any]:
+        body = {"reason": "changed_mind", "comment": "Found it in the attic."}
+        try:
+            return await self._call("POST", f"/v1/orders/{order['id']}/cancel", visit, "cancel", body)
+        except Refused as refused:
+            if refused.type != "cannot-cancel":
+                raise
+            # It was cancelled already, for another reason.
+            self.tally.refusals[refused.type] += 1
+            return order
 
     async def _build_and_submit(self, visit: Visit, order: dict[str, Any]) -> dict[str, Any]:
         """One line more, twice of it, then another goes (or it goes again), and the order is placed."""
@@ -225,6 +246,11 @@ class Shop:
             await asyncio.sleep(0.1)
         raise TimeoutError(f"accepted, but never seen: order {order_id}")
 
+    def warm(self, customers: Iterable[Customer]) -> None:
+        """Have their tokens ready, so that making them takes no time from what is measured."""
+        for customer in customers:
+            self._authorization(customer)
+
     def _authorization(self, customer: Customer) -> dict[str, str]:
         token = self._tokens.get(customer.id)
         if token is None:
@@ -271,9 +297,7 @@ async def closed_loop(shop: Shop, visits: Iterable[Visit], concurrency: int) -> 
             group.create_task(one_after_the_other())
 
 
-async def open_loop(
-    visits: Iterable[Visit], arrivals: Iterable[float], serve: Callable[[Visit, float], Any]
-) -> None:
+async def open_loop(visits: Iterable[Visit], arrivals: Iterable[float], serve: Callable[[Visit, float], Any]) -> None:
     """Each visit begins when it is due, however many are still there; `serve(visit, due)` is a coroutine function.
     Returns when all have finished."""
     started = time.perf_counter()

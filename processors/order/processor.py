@@ -86,9 +86,9 @@ def _record(
             previous_hash=order.last_hash if order else "",
             data=payload,
         )
-        digest = hashlib.sha256(encode(event)).hexdigest()
-        order = evolve(order, event).model_copy(update={"last_hash": digest})
-        outputs.append(Outgoing("order.events", command.order_id, event))
+        value = encode(event)
+        order = evolve(order, event).model_copy(update={"last_hash": hashlib.sha256(value).hexdigest()})
+        outputs.append(Outgoing("order.events", command.order_id, event, value))
     return order, outputs
 
 

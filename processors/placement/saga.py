@@ -286,8 +286,13 @@ def _ask_again(order_id: str, unknown: p.PaymentUnknown, cause: Cause, rules: Pa
         timer_id=f"{order_id}:payment_query:{unknown.attempt_id}",
         kind="payment_query",
         due_at=cause.at + _backoff(unknown.asked, rules),
-        generation=unknown.attempt_id,
-        args={"amount": str(unknown.amount), "currency": unknown.currency, "asked": str(asked)},
+        generation=str(asked),
+        args={
+            "attempt_id": unknown.attempt_id,
+            "amount": str(unknown.amount),
+            "currency": unknown.currency,
+            "asked": str(asked),
+        },
     )
     return [Send("timer.commands", f"query:{unknown.attempt_id}:{asked}", timer)]
 

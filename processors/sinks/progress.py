@@ -10,11 +10,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 
+import structlog
 from clickhouse_connect.driver.client import Client
 from confluent_kafka import KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from runtime.errors import UserError
+
+log = structlog.get_logger(__name__)
 
 _QUERY = (files(__package__) / "queries" / "progress.sql").read_text()
 _ADVICE = (
@@ -75,7 +78,10 @@ def starts(client: Client, views: Iterable[str], topic: Topic) -> dict[int, int]
                 f"ends at {end}: one of the two was wiped or restored. {_ADVICE}"
             )
         reached[view, partition] = offset
-    return {
-        partition: max(first, min(reached.get((view, partition), 0) for view in wanted))
-        for partition, (first, _) in topic.ends.items()
-    }
+    found = {}
+    for partition, (first, _) in topic.ends.items():
+        start = min(reached.get((view, partition), 0) for view in wanted)
+        if start < first:
+            log.warning("retention_was_first", topic=topic.name, partition=partition, wanted=start, first=first)
+        found[partition] = max(first, start)
+    return found

@@ -7,6 +7,7 @@ reads no further.
 
 from __future__ import annotations
 
+import gc
 import signal
 import threading
 import time
@@ -124,6 +125,10 @@ class Sink:
         """Until stopped. Stopped or UserError end it, and whatever is a bug."""
         self._report()
         self._patiently(self._prepare)
+        # A batch is many small objects that live for half a second and hold no cycles; the default thresholds cost a
+        # third of the whole in collections that find nothing.
+        gc.freeze()
+        gc.set_threshold(200_000, 20, 20)
         self._consumer.subscribe(list(self._views), on_assign=self._on_assign, on_revoke=self._on_revoke)
         while not self._stop.is_set():
             self._report()
@@ -194,12 +199,13 @@ class Sink:
             self._patiently(lambda: self._bury(letters))
         for view, found in rows.items():
             if found:
-                self._patiently(partial(self._insert, VIEWS[view], newest(VIEWS[view], found)))
+                kept = newest(VIEWS[view], found)
+                self._patiently(partial(self._insert, VIEWS[view], kept))
+                self._rows += len(kept)
         ends = {(record.topic(), record.partition()): record.offset() + 1 for record in records}
         self._patiently(lambda: self._insert_progress(ends))
         self._consumer.commit(offsets=[TopicPartition(*at, offset) for at, offset in ends.items()], asynchronous=True)
         self._positions.update(ends)
-        self._rows += sum(map(len, rows.values()))
         log.info(
             "written",
             messages=len(records),

@@ -84,7 +84,9 @@ def _type(annotation: Any, defined: set[str]) -> Any:
 
 
 def main() -> int:
-    """Write a new version of every schema that differs from its newest committed one; say which."""
+    """Write a new version of every schema that differs from its newest committed one; say which. With `--check`,
+    write nothing and exit 1 when there is one."""
+    check = "--check" in sys.argv[1:]
     written = 0
     for family in FAMILIES.values():
         for payload in family.payloads.values():
@@ -93,12 +95,16 @@ def main() -> int:
             if versions and versions[-1].schema == schema:
                 continue
             path = store.path(family.name, payload.__name__, len(versions) + 1)
+            written += 1
+            if check:
+                print(f"{family.name}/{path.name} is missing: run `make schemas`")
+                continue
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(schema, indent=1) + "\n")
-            written += 1
             print(f"wrote {family.name}/{path.name}")
-    print(f"{written} schemas written" if written else "every schema is as committed")
-    return 0
+    if not written:
+        print("every schema is as committed")
+    return 1 if check and written else 0
 
 
 if __name__ == "__main__":

@@ -153,7 +153,7 @@ def test_no_answer_is_asked_for_again_ever_more_slowly() -> None:
     story = charging().hears(unknown()).sends(SetTimer)
     assert story.only().kind == "payment_query"
     assert story.only().due_at == T0 + POLICY.payment.ask_first_after
-    assert story.only().args == {"amount": "600", "currency": "EUR", "asked": "1"}
+    assert story.only().args == {"attempt_id": ATTEMPT, "amount": "600", "currency": "EUR", "asked": "1"}
     story.hears(unknown(asked=3)).sends(SetTimer)
     assert story.only().due_at == T0 + POLICY.payment.ask_first_after * 8
     story.hears(unknown(asked=100))

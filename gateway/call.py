@@ -1,0 +1,177 @@
+"""What every route gets: who calls, with which preconditions, and the parts of the gateway."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Annotated, Any
+
+import orjson
+from fastapi import Depends, Header, Request, Security
+from fastapi.security import HTTPBearer
+from starlette.responses import Response
+
+from gateway import ids
+from gateway.auth import Authenticator, Caller
+from gateway.cards import card_field
+from gateway.catalogue import Catalogue
+from gateway.commands import Bus
+from gateway.keys import Addresses
+from gateway.metrics import Metrics
+from gateway.problems import CORRELATION, Problem, not_found
+from gateway.queries import Views
+from runtime.settings import Settings
+from schemas.base import Command, Payload
+from schemas.policy import Policy
+
+MAX_WAIT = 30.0
+
+_ETAG = re.compile(r'"(\d{1,15})"')
+_WAIT = re.compile(r"wait\s*=\s*(\d{1,6})")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the gateway is made of; put together in `gateway.main`."""
+
+    settings: Settings
+    policy: Policy
+    authenticator: Authenticator
+    bus: Bus
+    catalogue: Catalogue
+    views: Views
+    addresses: Addresses
+    metrics: Metrics
+
+
+@dataclass(frozen=True)
+class Call:
+    """One authenticated request."""
+
+    parts: Parts
+    caller: Caller
+    correlation_id: str
+    method: str
+    path: str
+    body_hash: str
+    """SHA-256 (hex) of the raw body."""
+    idempotency_key: str | None
+    expected_version: int | None
+    respond_async: bool
+    wait: float | None
+    """Seconds to wait for the payment, of `Prefer: wait=N`."""
+
+    def command_id(self, dry_run: bool = False) -> str:
+        """A preview changes nothing, so it is never a repeat of something."""
+        key = None if dry_run else self.idempotency_key
+        return ids.command_id(self.caller.actor, self.method, self.path, key)
+
+    def command(self, order_id: str, command_id: str, data: Payload, dry_run: bool = False) -> Command[Any]:
+        return Command(
+            id=command_id,
+            order_id=order_id,
+            at=datetime.now(UTC),
+            actor=self.caller.actor,
+            correlation_id=self.correlation_id,
+            expected_version=self.expected_version,
+            reply_to=self.parts.bus.address,
+            body_hash=self.body_hash,
+            dry_run=dry_run,
+            data=data,
+        )
+
+
+async def call(
+    request: Request,
+    _: Annotated[Any, Security(HTTPBearer(auto_error=False))],  # for the documentation
+    idempotency_key: Annotated[str | None, Header(description="the same key, the same answer")] = None,
+    if_match: Annotated[str | None, Header(description='the version the order must be at: "3"')] = None,
+    prefer: Annotated[str | None, Header(description="respond-async, or wait=N (seconds) for the payment")] = None,
+) -> Call:
+    parts: Parts = request.app.state.parts
+    caller = await parts.authenticator.caller(request.headers.get("authorization"))
+    body = await request.body()
+    if body and (field := card_field(body)) is not None:
+        raise Problem(
+            "card-number",
+            HTTPStatus.UNPROCESSABLE_ENTITY,
+            f"{field} looks like a card number. We never take one: send the payment provider's token.",
+            field=field,
+        )
+    if idempotency_key is not None and not 1 <= len(idempotency_key) <= 255:
+        raise Problem(
+            "invalid-request",
+            HTTPStatus.UNPROCESSABLE_ENTITY,
+            "Idempotency-Key has 1 to 255 characters.",
+            field="Idempotency-Key",
+        )
+    respond_async, wait = _preferences(prefer)
+    return Call(
+        parts=parts,
+        caller=caller,
+        correlation_id=request.scope[CORRELATION],
+        method=request.method,
+        path=request.url.path,
+        body_hash=hashlib.sha256(body).hexdigest(),
+        idempotency_key=idempotency_key,
+        expected_version=_version(if_match),
+        respond_async=respond_async,
+        wait=wait,
+    )
+
+
+async def staff(call: Annotated[Call, Depends(call)]) -> Call:
+    if not call.caller.staff:
+        raise Problem("forbidden", HTTPStatus.FORBIDDEN, "This needs the scope orders:admin.")
+    return call
+
+
+AnyCall = Annotated[Call, Depends(call)]
+StaffCall = Annotated[Call, Depends(staff)]
+
+
+async def order_id(order_id: str) -> str:
+    """An order's id out of the path. What can't be one is not found, and never becomes a message key."""
+    if not ids.is_uuid(order_id):
+        raise not_found()
+    return order_id
+
+
+OrderId = Annotated[str, Depends(order_id)]
+
+
+def reply(
+    document: Any, status: int = 200, headers: dict[str, str] | None = None, version: int | None = None
+) -> Response:
+    """JSON; `version` becomes the ETag."""
+    found = dict(headers or {})
+    if version is not None:
+        found["ETag"] = f'"{version}"'
+    return Response(orjson.dumps(document), status_code=status, headers=found, media_type="application/json")
+
+
+def _version(if_match: str | None) -> int | None:
+    """`If-Match: "3"`. A weak tag never matches strongly; anything else we never gave out."""
+    if if_match is None or if_match.strip() == "*":
+        return None
+    found = _ETAG.fullmatch(if_match.strip())
+    if found is None:
+        raise Problem(
+            "invalid-request",
+            HTTPStatus.BAD_REQUEST,
+            'If-Match is an order\'s ETag, such as "3".',
+            field="If-Match",
+        )
+    return int(found[1])
+
+
+def _preferences(prefer: str | None) -> tuple[bool, float | None]:
+    """(respond-async, wait). What is not understood is left alone (RFC 7240)."""
+    if prefer is None:
+        return False, None
+    wanted = [part.strip().lower() for part in prefer.split(",")]
+    waits = [found for part in wanted if (found := _WAIT.fullmatch(part))]
+    return "respond-async" in wanted, min(float(waits[0][1]), MAX_WAIT) if waits else None

@@ -1,0 +1,195 @@
+"""Orders, events, products and stock as users see them. Amounts become {"amount": "129.90", "currency": "EUR"}."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any, get_args
+
+from pydantic import BaseModel
+
+from gateway.catalogue import Catalogue
+from processors.order.actions import allowed_actions
+from schemas.address import Address
+from schemas.base import Minor, Payload
+from schemas.catalog import Product
+from schemas.events import EVENTS
+from schemas.inventory import StockLevel
+from schemas.money import to_text
+from schemas.order import Line, Order, OrderStatus
+
+OpenAddress = Callable[[Address | None, str], dict[str, Any] | None]
+"""(address, the name of the field that holds the person's name) → the address in clear."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# How a field of an event is known to be an amount.
+_MINOR = get_args(Minor)[1].description
+_HIDDEN = frozenset({"payment_token"})
+
+
+def order_json(order: Order, open_address: OpenAddress) -> dict[str, Any]:
+    """An order, as replies and views have it, for its owner."""
+
+    def money(minor: int) -> dict[str, str]:
+        return {"amount": to_text(minor, order.currency), "currency": order.currency}
+
+    cancelled = order.status == OrderStatus.CANCELLED
+    totals, cancellation = order.totals, order.cancellation
+    return {
+        "id": order.order_id,
+        "number": order.number,
+        "customer_id": order.customer_id,
+        "status": order.status,
+        "version": order.version,
+        "currency": order.currency,
+        "created_at": instant(order.created_at),
+        "submitted_at": None if order.submitted_at is None else instant(order.submitted_at),
+        "updated_at": instant(order.updated_at),
+        "items": [_line_json(line, money, cancelled) for line in order.lines],
+        "subtotal": money(totals.subtotal),
+        "discount": money(totals.discount),
+        "tax": money(totals.tax),
+        "shipping": money(totals.shipping),
+        "total": money(totals.total),
+        "shipping_address": open_address(order.shipping_address, "recipient_name"),
+        "billing_address": open_address(order.billing_address, "name"),
+        "shipping_method": order.shipping_method,
+        "estimated_delivery": order.estimated_delivery,
+        "promo_codes": order.promo_codes,
+        "payment_due_at": None if order.payment_due_at is None else instant(order.payment_due_at),
+        "payments": [
+            {
+                "attempt_id": payment.attempt_id,
+                "amount": money(payment.amount),
+                "status": payment.status,
+                "provider_ref": payment.provider_ref,
+                "code": payment.code,
+                "refunded": money(payment.refunded),
+            }
+            for payment in order.payments
+        ],
+        "refunds": [
+            {
+                "refund_id": refund.refund_id,
+                "attempt_id": refund.attempt_id,
+                "amount": money(refund.amount),
+                "status": refund.status,
+                "reason": refund.reason,
+                "provider_ref": refund.provider_ref,
+            }
+            for refund in order.refunds
+        ],
+        # Nothing can be shipped, returned or held yet; front-ends can rely on the lists being there.
+        "shipments": [],
+        "returns": [],
+        "holds": [],
+        "cancellation": None
+        if cancellation is None
+        else {"reason": cancellation.reason, "comment": cancellation.comment, "skus": cancellation.skus},
+        "allowed_actions": allowed_actions(order),
+    }
+
+
+def _line_json(line: Line, money: Callable[[int], dict[str, str]], cancelled: bool) -> dict[str, Any]:
+    return {
+        "line_id": line.line_id,
+        "product_id": line.product_id,
+        "sku": line.sku,
+        "name": line.name,
+        "quantity": line.quantity,
+        "unit_price": money(line.unit_price),
+        "discount": money(line.discount),
+        "tax": money(line.tax),
+        "line_total": money(line.line_total),
+        "quantities": {
+            "ordered": line.quantity,
+            "cancelled": line.quantity if cancelled else 0,
+            "shipped": 0,
+            "delivered": 0,
+            "returned": 0,
+        },
+    }
+
+
+def event_of_row(row: dict[str, Any]) -> Payload:
+    """What the event says. KeyError when this version of ours does not know its type."""
+    return EVENTS.payloads[row["type"]].model_validate_json(row["data"])
+
+
+def event_json(row: dict[str, Any], data: Payload, currency: str, open_address: OpenAddress) -> dict[str, Any]:
+    """An event of the timeline; `row` is one of `order_events.sql`, `data` what it says."""
+    return {
+        "id": row["id"],
+        "type": row["type"],
+        "version": int(row["version"]),
+        "occurred_at": instant(_EPOCH + timedelta(microseconds=int(row["occurred_us"]))),
+        "actor": row["actor"],
+        "correlation_id": row["correlation_id"],
+        "causation_id": row["causation_id"],
+        "data": _present(data, currency, open_address),
+    }
+
+
+def addresses_in(value: Any) -> Iterator[Address]:
+    """Every address in an event, so that their keys can be fetched before."""
+    if isinstance(value, Address):
+        yield value
+    elif isinstance(value, BaseModel):
+        for name in type(value).model_fields:
+            yield from addresses_in(getattr(value, name))
+
+
+def _present(model: BaseModel, currency: str, open_address: OpenAddress) -> dict[str, Any]:
+    shown: dict[str, Any] = {}
+    for name, field in type(model).model_fields.items():
+        value = getattr(model, name)
+        if name in _HIDDEN:
+            continue
+        if field.description == _MINOR and value is not None:
+            shown[name] = {"amount": to_text(value, currency), "currency": currency}
+        elif isinstance(value, Address):
+            billing = "billing" in f"{type(model).__name__}.{name}".lower()
+            shown[name] = open_address(value, "name" if billing else "recipient_name")
+        elif isinstance(value, BaseModel):
+            shown[name] = _present(value, currency, open_address)
+        elif isinstance(value, tuple):
+            shown[name] = [_present(v, currency, open_address) if isinstance(v, BaseModel) else v for v in value]
+        elif isinstance(value, datetime):
+            shown[name] = instant(value)
+        else:
+            shown[name] = value
+    return shown
+
+
+def product_json(product: Product, catalogue: Catalogue) -> dict[str, Any]:
+    """A product; `available` is null when nobody ever counted it."""
+    return {
+        "sku": product.sku,
+        "product_id": product.product_id,
+        "name": product.name,
+        "category": product.category,
+        "tax_category": product.tax_category,
+        "weight_grams": product.weight_grams,
+        "prices": [
+            {"amount": to_text(minor, currency), "currency": currency} for currency, minor in product.prices.items()
+        ],
+        "active": product.active,
+        "available": catalogue.available(product.sku),
+    }
+
+
+def stock_json(level: StockLevel) -> dict[str, Any]:
+    """Units of one SKU in one pool."""
+    return {
+        "sku": level.sku,
+        "pool": level.pool,
+        "available": level.available,
+        "reserved": level.reserved,
+        "shipped": level.shipped,
+        "version": level.version,
+    }
+
+
+def instant(at: datetime) -> str:
+    """RFC 3339, UTC, with Z."""
+    return at.isoformat().replace("+00:00", "Z")

@@ -1,0 +1,148 @@
+"""Reads from the views in ClickHouse: the statements of `gateway/sql`, over the async client."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import orjson
+import structlog
+from aiohttp import ClientError
+from clickhouse_connect.driver.exceptions import Error as ClickHouseError
+
+from analytics.clickhouse import connect_async
+from gateway.problems import unavailable
+from runtime.settings import Settings
+from schemas.order import Order
+
+POLL = 0.03
+"""Seconds between two looks for orders that somebody waits for; one look serves everybody who waits."""
+POLL_WHEN_DOWN = 0.5
+
+log = structlog.get_logger(__name__)
+
+
+@cache
+def sql(name: str) -> str:
+    return (files(__package__) / "sql" / f"{name}.sql").read_text()
+
+
+class Views:
+    """Every method raises Problem (503) when ClickHouse does not answer."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._client: Any = None
+        self._connecting = asyncio.Lock()
+        self._watch = Watch(self.orders)
+
+    async def rows(self, statement: str, **parameters: Any) -> list[dict[str, Any]]:
+        """The rows of a statement of `gateway/sql` as JSON objects."""
+        try:
+            client = await self._connected()
+            raw = await client.raw_query(sql(statement), parameters=parameters, fmt="JSONEachRow")
+        except (ClickHouseError, ClientError, OSError, TimeoutError) as error:
+            log.warning("ClickHouse did not answer", statement=statement, error=str(error)[:500])
+            raise unavailable("clickhouse-unavailable", "Reading is not possible at the moment.") from error
+        return [orjson.loads(line) for line in raw.splitlines()]
+
+    async def order(self, order_id: str) -> Order | None:
+        """The order as the view has it."""
+        rows = await self.rows("order", order_id=order_id)
+        return _order(rows[0]) if rows else None
+
+    async def orders(self, order_ids: Sequence[str]) -> dict[str, Order]:
+        rows = await self.rows("orders_by_id", order_ids=list(order_ids))
+        return {row["order_id"]: _order(row) for row in rows}
+
+    async def wait(self, order_id: str, until: Callable[[Order], bool], patience: float) -> Order | None:
+        """The order once it is as wanted, or as it is after `patience` seconds, or None when there is none."""
+        return await self._watch.wait(order_id, until, patience)
+
+    async def events(self, order_id: str) -> list[dict[str, Any]]:
+        return await self.rows("order_events", order_id=order_id)
+
+    async def version_after(self, order_id: str, command_id: str) -> int:
+        """The order's version after this command, 0 when it led to no event (yet)."""
+        rows = await self.rows("command_version", order_id=order_id, command_id=command_id)
+        return int(rows[0]["version"])
+
+    async def ping(self) -> bool:
+        try:
+            return bool(await (await self._connected()).ping())
+        except (ClickHouseError, ClientError, OSError, TimeoutError):
+            return False
+
+    async def close(self) -> None:
+        self._watch.close()
+        if self._client is not None:
+            await self._client.close()
+
+    async def _connected(self) -> Any:
+        if self._client is None:
+            async with self._connecting:
+                if self._client is None:
+                    self._client = await connect_async(
+                        self._settings, connect_timeout=2, send_receive_timeout=10, connector_limit_per_host=32
+                    )
+        return self._client
+
+
+def _order(row: dict[str, Any]) -> Order:
+    return Order.model_validate_json(row["document"])
+
+
+class Watch:
+    """Waits for orders to change in the view. One query per look, for all orders that are waited for."""
+
+    def __init__(self, look: Callable[[Sequence[str]], Any]) -> None:
+        self._look = look
+        self._waiting: dict[str, list[tuple[Callable[[Order], bool], asyncio.Future[Order]]]] = {}
+        self._newest: dict[str, Order] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    async def wait(self, order_id: str, until: Callable[[Order], bool], patience: float) -> Order | None:
+        future: asyncio.Future[Order] = asyncio.get_running_loop().create_future()
+        entry = (until, future)
+        self._waiting.setdefault(order_id, []).append(entry)
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._run(), name="watch")
+        try:
+            await asyncio.wait([future], timeout=patience)
+            return future.result() if future.done() else self._newest.get(order_id)
+        finally:
+            future.cancel()
+            self._waiting[order_id].remove(entry)
+            if not self._waiting[order_id]:
+                del self._waiting[order_id]
+                self._newest.pop(order_id, None)
+
+    def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _run(self) -> None:
+        while self._waiting:
+            began = time.monotonic()
+            try:
+                found = await self._look(list(self._waiting))
+            except Exception as error:  # noqa: BLE001  (whoever waits is told, whatever it is)
+                for entries in self._waiting.values():
+                    for _, future in entries:
+                        if not future.done():
+                            future.set_exception(error)
+                await asyncio.sleep(POLL_WHEN_DOWN)
+                continue
+            for order_id, order in found.items():
+                entries = self._waiting.get(order_id, [])
+                if entries:
+                    self._newest[order_id] = order
+                for until, future in entries:
+                    if not future.done() and until(order):
+                        future.set_result(order)
+            # The more it costs, the less often.
+            await asyncio.sleep(max(POLL, time.monotonic() - began))

@@ -1,0 +1,4 @@
+-- Several orders as they are now. Grain: one row per order that there is.
+SELECT order_id, version, document
+FROM oms.orders FINAL
+WHERE order_id IN {order_ids:Array(String)}

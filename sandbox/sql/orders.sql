@@ -1,0 +1,4 @@
+-- Every order of the view, whole, as it is now.
+SELECT document
+FROM oms.orders FINAL
+ORDER BY order_id

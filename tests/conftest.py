@@ -1,0 +1,29 @@
+"""Fixtures: the real stack, started once for all tests that need it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.stack import Stack, running_stack
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A stack with the shipped policy."""
+    with running_stack(tmp_path_factory.mktemp("stack")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def impatient_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A stack where an order has 6 seconds to be paid and a provider without an answer is asked again at once."""
+    folder = tmp_path_factory.mktemp("impatient")
+    shipped = (Path(__file__).parent.parent / "policy.yaml").read_text()
+    policy = shipped.replace("timeout: PT15M", "timeout: PT6S").replace("submit_within: PT10M", "submit_within: PT5S")
+    policy = policy.replace("ask_first_after: PT5S", "ask_first_after: PT1S").replace("PT1H", "PT2S")
+    (folder / "policy.yaml").write_text(policy)
+    with running_stack(folder, OMS_POLICY=str(folder / "policy.yaml"), OMS_PAYMENT_REQUEST_TIMEOUT="2") as running:
+        yield running

@@ -1,0 +1,299 @@
+"""A running stack in a temporary folder, as tests use it: HTTP in, topics and tables out, and processes to kill."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+from uuid import uuid4
+
+import httpx
+import orjson
+from confluent_kafka import TopicPartition
+
+from gateway.auth import issue
+from runtime import health, kafka
+from runtime.settings import Settings
+from runtime.stack import read_stack, stack_settings
+from schemas.base import Envelope
+from schemas.codec import Undecodable, decode, encode
+
+T = TypeVar("T")
+
+ADDRESS = {
+    "street_address": "Torstraße 1",
+    "city": "Berlin",
+    "state": None,
+    "postal_code": "10119",
+    "country": "DE",
+}
+START_SECONDS = 120.0
+
+
+def cart(*items: tuple[str, int], submit: bool = True, token: str = "pm_card_visa", **changes: Any) -> dict[str, Any]:
+    """The body of POST /v1/orders."""
+    return {
+        "items": [{"sku": sku, "quantity": quantity} for sku, quantity in items],
+        "currency": "EUR",
+        "shipping_address": {"recipient_name": "Ada Lovelace", **ADDRESS},
+        "billing_address": {"name": "Ada Lovelace", **ADDRESS},
+        "shipping_method": "standard",
+        "payment_token": token,
+        "submit": submit,
+        **changes,
+    }
+
+
+@dataclass(frozen=True)
+class Record:
+    """A record as it lies on its topic, with the message in it when it is one of ours."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, bytes]]
+    message: Envelope | None
+
+
+class Stack:
+    """`http` is a client on the gateway; `settings` point at this stack's Kafka and ClickHouse."""
+
+    def __init__(self, data_dir: Path) -> None:
+        found = read_stack(data_dir)
+        assert found is not None
+        self.data_dir = data_dir
+        self.url = found.url
+        self.settings: Settings = stack_settings(data_dir)
+        self.http = httpx.Client(base_url=found.url, timeout=30)
+        self._tokens: dict[tuple[str | None, str | None], str] = {}
+
+    # HTTP
+
+    def token(self, *, customer: str | None = None, admin: str | None = None) -> str:
+        who = (customer, admin)
+        if who not in self._tokens:
+            self._tokens[who] = issue(self.settings, customer=customer, admin=admin, ttl=timedelta(hours=1))
+        return self._tokens[who]
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        customer: str | None = None,
+        admin: str | None = None,
+        key: str | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> httpx.Response:
+        """One request, as a customer (the default one) or as a member of staff."""
+        token = self.token(admin=admin) if admin else self.token(customer=customer or "42")
+        sent = {"Authorization": f"Bearer {token}", **(headers or {})}
+        if key is not None:
+            sent["Idempotency-Key"] = key
+        content = None if body is None else orjson.dumps(body)
+        if content is not None:
+            sent["Content-Type"] = "application/json"
+        return self.http.request(method, path, content=content, headers=sent)
+
+    def product(self, sku: str | None = None, *, stock: int, price: str = "10.00") -> str:
+        """A product of its own for a test, with stock; gives its SKU once the gateway knows both."""
+        sku = sku or f"T-{uuid4().hex[:10].upper()}"
+        body = {
+            "name": f"Test {sku}",
+            "category": "test",
+            "tax_category": "standard",
+            "weight_grams": 100,
+            "prices": [{"amount": price, "currency": "EUR"}],
+            "active": True,
+        }
+        made = self.call("PUT", f"/v1/admin/products/{sku}", body, admin="clerk")
+        assert made.status_code in (200, 201), made.text
+        if stock:
+            moved = self.call("POST", f"/v1/admin/products/{sku}/stock", {"delta": stock, "reason": "t"}, admin="clerk")
+            assert moved.status_code == 200, moved.text
+        self.until(lambda: self._knows(sku, stock), f"the gateway knows {sku}")
+        return sku
+
+    def _knows(self, sku: str, stock: int) -> bool:
+        items = self.call("GET", "/v1/products").json()["items"]
+        return any(item["sku"] == sku and (item["available"] == stock or not stock) for item in items)
+
+    def place(self, *items: tuple[str, int], customer: str = "42", **changes: Any) -> dict[str, Any]:
+        """An order, placed: the 201's body."""
+        answer = self.call("POST", "/v1/orders", cart(*items, **changes), customer=customer, key=uuid4().hex)
+        assert answer.status_code == 201, answer.text
+        order: dict[str, Any] = answer.json()
+        return order
+
+    def order(self, order_id: str) -> dict[str, Any]:
+        """The order as staff see it; {} while the view has none."""
+        answer = self.call("GET", f"/v1/orders/{order_id}", admin="clerk")
+        return answer.json() if answer.status_code == 200 else {}
+
+    def settled(self, order_id: str, timeout: float = 60) -> dict[str, Any]:
+        """The order once it is paid or cancelled."""
+        return self.until(
+            lambda: (
+                found if (found := self.order(order_id)).get("status") in ("PAYMENT_CONFIRMED", "CANCELLED") else None
+            ),
+            f"order {order_id} is paid or cancelled",
+            timeout,
+        )
+
+    @staticmethod
+    def until(look: Callable[[], T | None], what: str, timeout: float = 60) -> T:
+        """What `look` gives once it gives something true."""
+        deadline = time.monotonic() + timeout
+        while True:
+            if found := look():
+                return found
+            assert time.monotonic() < deadline, f"not within {timeout:g} s: {what}"
+            time.sleep(0.05)
+
+    # Outside the pipeline
+
+    def ledger(self) -> list[dict[str, Any]]:
+        """What the payment provider really did, in its own words."""
+        entries: list[dict[str, Any]] = []
+        while True:
+            after = entries[-1]["seq"] if entries else 0
+            page = httpx.get(f"{self.settings.payment_url}/v1/ledger", params={"after": after}, timeout=30).json()
+            found = page["entries"] if isinstance(page, dict) else page
+            if not found:
+                return entries
+            entries.extend(found)
+
+    def sql(self, query: str, **parameters: Any) -> list[dict[str, Any]]:
+        """Rows of a query, over ClickHouse's own HTTP interface."""
+        answer = httpx.post(
+            self.settings.clickhouse_url,
+            params={"default_format": "JSON", **{f"param_{name}": value for name, value in parameters.items()}},
+            content=query,
+            headers={"X-ClickHouse-User": self.settings.clickhouse_user},
+            timeout=60,
+        )
+        assert answer.status_code == 200, answer.text
+        rows: list[dict[str, Any]] = answer.json()["data"]
+        return rows
+
+    def read(self, topic: str) -> list[Record]:
+        """Every committed record of a topic, in order within each partition."""
+        consumer = kafka.consumer(self.settings, f"test-{uuid4()}", enable_partition_eof=True)
+        try:
+            partitions = consumer.list_topics(topic, timeout=20).topics[topic].partitions
+            consumer.assign([TopicPartition(topic, p, 0) for p in partitions])
+            left, records = set(partitions), []
+            while left:
+                found = consumer.poll(20)
+                assert found is not None, f"{topic} could not be read to its end"
+                if found.error() is not None:
+                    assert found.error().name() == "_PARTITION_EOF", found.error()
+                    left.discard(found.partition())
+                    continue
+                try:
+                    message = decode(found.value())
+                except Undecodable:
+                    message = None
+                records.append(
+                    Record(
+                        topic,
+                        found.partition(),
+                        found.offset(),
+                        found.key(),
+                        found.value(),
+                        found.headers() or [],
+                        message,
+                    )
+                )
+            return records
+        finally:
+            consumer.close()
+
+    def write(self, topic: str, key: bytes | None, value: bytes | Envelope | None) -> None:
+        """A record on a topic, as no process of ours would write it."""
+        producer = kafka.producer(self.settings)
+        raw = value if value is None or isinstance(value, bytes) else encode(value)
+        producer.produce(topic, key=key, value=raw)
+        assert producer.flush(20) == 0
+
+    # Processes
+
+    def pid(self, name: str) -> int:
+        report = health.read(self.data_dir, name, 0)
+        assert report is not None, f"{name} has never reported"
+        return int(report["pid"])
+
+    def kill(self, name: str) -> int:
+        """kill -9; gives the pid that died."""
+        pid = self.pid(name)
+        os.kill(pid, signal.SIGKILL)
+        return pid
+
+    def back(self, name: str, dead: int, timeout: float = 60) -> None:
+        """Wait until a killed process is replaced and ready."""
+
+        def ready() -> bool:
+            report = health.read(self.data_dir, name, 0)
+            return bool(report and report["pid"] != dead and report["state"] == "ready")
+
+        self.until(ready, f"{name} is back", timeout)
+
+    @contextmanager
+    def frozen(self, name: str) -> Iterator[None]:
+        """Stopped in the middle of what it does (SIGSTOP), and on again afterwards."""
+        pid = self.pid(name)
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
+
+@contextmanager
+def running_stack(data_dir: Path, **environment: str) -> Iterator[Stack]:
+    """`oms up` on free ports; stopped by its pid, whatever happens."""
+    log = data_dir / "up.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "runtime", "up", "--data-dir", str(data_dir), "--port", "0"],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **environment},
+            start_new_session=True,
+        )
+        try:
+            _wait_ready(process, data_dir, log)
+            yield Stack(data_dir)
+        finally:
+            process.terminate()
+            try:
+                process.wait(40)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait(10)
+
+
+def _wait_ready(process: subprocess.Popen[bytes], data_dir: Path, log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        assert process.poll() is None, f"the stack ended:\n{log.read_text()}"
+        assert time.monotonic() < deadline, f"the stack is not ready:\n{log.read_text()}"
+        found = read_stack(data_dir)
+        if found is not None:
+            try:
+                if httpx.get(f"{found.url}/readyz", timeout=5).status_code == 200:
+                    return
+            except httpx.TransportError:
+                pass  # the gateway is not up yet
+        time.sleep(0.2)
