@@ -7,7 +7,7 @@ WORKDIR /app
 COPY requirements.lock ./
 RUN pip install --no-cache-dir --disable-pip-version-check --require-hashes -r requirements.lock
 
-COPY topology.yaml topology.lock ./
+COPY policy.yaml topology.lock topology.yaml ./
 COPY analytics analytics
 COPY deploy deploy
 COPY gateway gateway

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import csv
-import io
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 import orjson
-from clickhouse_connect.driver.client import Client
-from clickhouse_connect.driver.exceptions import Error, OperationalError
 from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 from analytics import kpis
-from analytics.clickhouse import connect, connect_analyst
+from analytics.clickhouse import connect_analyst, opened
 from analytics.kpis import Kpi, Row
-from analytics.migrate import migrate
+from runtime.clickhouse_sql import trailing_format
 from runtime.errors import UserError
 from runtime.settings import Settings
 
@@ -41,7 +38,7 @@ def kpi(
         UserError: ClickHouse does not answer.
     """
     period = {name: at for name, at in (("from", since), ("to", until)) if at is not None}
-    with _client(settings, connect_analyst) as client:
+    with opened(settings, connect_analyst) as client:
         found = [(one, kpis.run(client, name, period)) for name, one in kpis.load().items()]
     match format:
         case "json":
@@ -58,10 +55,13 @@ def sql(settings: Settings, query: str, format: Format = "table") -> None:
     Raises:
         UserError: ClickHouse does not answer, or refuses the query; the text is its own.
     """
-    with _client(settings, connect_analyst) as client:
+    query = query.strip().rstrip(";")
+    if named := trailing_format(query):
+        raise UserError(f"Leave FORMAT {named} away, and choose with --format table, json or csv.")
+    with opened(settings, connect_analyst) as client:
         if format == "table":
             found = client.query(query)
-            Console().print(_result_table(found.column_names, found.result_rows))
+            _print_result(found.column_names, found.result_rows)
             return
         with client.raw_stream(query, fmt="CSVWithNames" if format == "csv" else "JSONEachRow") as stream:
             if format == "csv":
@@ -71,41 +71,30 @@ def sql(settings: Settings, query: str, format: Format = "table") -> None:
         sys.stdout.buffer.flush()
 
 
-def migrate_views(settings: Settings) -> list[str]:
-    """Apply the migrations that are new; their names.
-
-    Raises:
-        UserError: ClickHouse does not answer, or refuses one.
-    """
-    with _client(settings, connect) as client:
-        return migrate(client)
-
-
 def kpi_table(found: Sequence[tuple[Kpi, list[Row]]], period: str = "all time") -> Table:
-    """The KPIs and their rows as one table."""
+    """The KPIs and their rows as one table, within 80 columns."""
     table = Table(
         box=box.SIMPLE_HEAD, title=f"Key figures, {period}", title_justify="left", title_style="bold", pad_edge=False
     )
     table.add_column("KPI", no_wrap=True)
-    table.add_column("", no_wrap=True)
-    table.add_column("Value", justify="right", no_wrap=True, style="bold")
+    table.add_column("of", no_wrap=True)
+    table.add_column("value", justify="right", no_wrap=True, style="bold")
+    table.add_column("target", justify="right", no_wrap=True)
     table.add_column("", style="dim")
     for one, rows in found:
         lines = [(line, row) for row in rows for line in one.lines]
         for number, (line, row) in enumerate(lines):
-            texts = {name: _text(row.get(name), unit) for name, unit in one.columns.items()}
-            notes = [line.note.format(**texts)] if line.note else []
-            if one.target and line == one.lines[-1]:
-                notes.append(f"target {one.target}")
+            texts = {name: _text(row[name], unit) for name, unit in one.columns.items()}
             table.add_row(
                 one.title if number == 0 else "",
                 Text(line.label.format(**texts)),
                 texts[line.value],
-                Text(" · ".join(notes)),
+                line.target or "",
+                Text(line.note.format(**texts)),
                 end_section=number == len(lines) - 1,
             )
         if not lines:
-            table.add_row(one.title, "", "none", "", end_section=True)
+            table.add_row(one.title, "", "none", "", "", end_section=True)
     return table
 
 
@@ -165,17 +154,34 @@ def _period_text(since: datetime | None, until: datetime | None) -> str:
     return " ".join(parts)
 
 
-def _result_table(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+def _print_result(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """A table; on a terminal that is too narrow for it, each row as a block of its own."""
+    console = Console()
+    left = len(rows) - _SHOWN
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        caption=f"{left:,} more rows: --format csv gives all"
+        if left > 0
+        else f"{len(rows):,} row{'s' * (len(rows) != 1)}",
+        caption_justify="left",
+    )
     for number, name in enumerate(names):
-        is_number = bool(rows) and isinstance(rows[0][number], (int, float)) and not isinstance(rows[0][number], bool)
-        table.add_column(Text(name), justify="right" if is_number else "left", overflow="fold")
+        is_number = bool(rows) and type(rows[0][number]) in (int, float)
+        table.add_column(Text(name), justify="right" if is_number else "left", no_wrap=True)
     for row in rows[:_SHOWN]:
         table.add_row(*(Text(_cell(value)) for value in row))
-    left = len(rows) - _SHOWN
-    table.caption = f"{left:,} more rows: --format csv shows all" if left > 0 else f"{len(rows):,} rows"
-    table.caption_justify = "left"
-    return table
+    width = Measurement.get(console, console.options.update(max_width=1_000_000), table).maximum
+    if width <= console.width or not console.is_terminal:
+        Console(width=max(width, console.width)).print(table)
+        return
+    for number, row in enumerate(rows[:_SHOWN], start=1):
+        console.rule(Text(f"row {number}"), align="left", style="dim")
+        block = Table.grid(padding=(0, 2))
+        for name, value in zip(names, row, strict=True):
+            block.add_row(Text(name, style="dim"), Text(_cell(value), overflow="fold"))
+        console.print(block)
+    console.print(table.caption, style="dim")
 
 
 def _cell(value: Any) -> str:
@@ -193,31 +199,18 @@ def _print_json(value: Any) -> None:
 
 
 def _print_json_lines(stream: Any) -> None:
-    """A JSON array, as it comes."""
+    """A JSON array of the lines, as they come."""
     out = sys.stdout.buffer
-    out.write(b"[")
-    for number, line in enumerate(io.BufferedReader(stream)):
-        out.write((b",\n " if number else b"\n ") + line.rstrip())
-    out.write(b"\n]\n")
+    left, separator = b"", b"[\n "
+    while part := stream.read(65_536):
+        *lines, left = (left + part).split(b"\n")
+        for line in lines:
+            out.write(separator + line)
+            separator = b",\n "
+    out.write(b"\n]\n" if separator.startswith(b",") else b"[]\n")
 
 
 def _print_csv(head: Sequence[str], rows: Iterator[Sequence[Any]]) -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(head)
     writer.writerows(rows)
-
-
-@contextmanager
-def _client(settings: Settings, connecting: Callable[[Settings], Client]) -> Iterator[Client]:
-    try:
-        client = connecting(settings)
-        try:
-            yield client
-        finally:
-            client.close()
-    except OperationalError as error:
-        raise UserError(
-            f"ClickHouse does not answer at {settings.clickhouse_url}: start the stack with `oms up`."
-        ) from error
-    except Error as error:
-        raise UserError(str(error)) from error

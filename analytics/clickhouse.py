@@ -6,17 +6,24 @@ databases are there.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
 import clickhouse_connect
 from clickhouse_connect.driver.asyncclient import AsyncClient
 from clickhouse_connect.driver.client import Client
+from clickhouse_connect.driver.exceptions import Error, OperationalError
 
+from runtime.errors import UserError
 from runtime.settings import Settings
 
 ANALYST = "analyst"
 """The user of analysts: reads `oms`, nothing else."""
+
+_OUR_FORMAT = re.compile(r"\s*FORMAT (Native|CSVWithNames|JSONEachRow)(?=\.)")
 
 _SETTINGS = {"async_insert": 0}
 """An insert is answered when its rows are in the table, not when they are in a buffer."""
@@ -62,3 +69,32 @@ def _arguments(settings: Settings, options: dict[str, Any]) -> dict[str, Any]:
         "settings": _SETTINGS,
         **options,
     }
+
+
+@contextmanager
+def opened(settings: Settings, connecting: Callable[[Settings], Client]) -> Iterator[Client]:
+    """A client for the time of a command; what goes wrong is a sentence for a person.
+
+    Raises:
+        UserError: ClickHouse does not answer, or refuses a statement; the text is its own.
+    """
+    try:
+        client = connecting(settings)
+        try:
+            yield client
+        finally:
+            client.close()
+    except OperationalError as error:
+        raise UserError(
+            f"ClickHouse does not answer at {settings.clickhouse_url}: start the stack with `oms up`."
+        ) from error
+    except Error as error:
+        raise UserError(_sentence(str(error))) from error
+
+
+def _sentence(text: str) -> str:
+    """ClickHouse's own words, without the client's before them and the parser's list of what else could be."""
+    own = _OUR_FORMAT.sub("", text)
+    _, _, own = own.partition("DB::Exception: ")
+    own = re.sub(r"Expected one of:.*(?=\([A-Z_]+\) \(version)", "", own or text, flags=re.DOTALL)
+    return " ".join(re.sub(r"\(version .*", "", own, flags=re.DOTALL).split())

@@ -13,7 +13,7 @@ from clickhouse_connect.driver.client import Client
 
 from runtime.settings import Settings
 
-from .clickhouse import connect
+from .clickhouse import connect, opened
 
 _BOOTSTRAP = "0000_migrations"
 
@@ -37,12 +37,13 @@ def migrate(client: Client) -> list[str]:
 
 
 def migrate_settings(settings: Settings) -> list[str]:
-    """`migrate` with a client of its own, for the command line."""
-    client = connect(settings)
-    try:
+    """`migrate` with a client of its own, for the command line.
+
+    Raises:
+        UserError: ClickHouse does not answer, or refuses a statement.
+    """
+    with opened(settings, connect) as client:
         return migrate(client)
-    finally:
-        client.close()
 
 
 def _scripts() -> dict[str, str]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Annotated, Any
 
 import orjson
+from cachetools import LRUCache
 from fastapi import Depends, Header, Request, Security
 from fastapi.security import HTTPBearer
 from starlette.responses import Response
@@ -25,9 +26,11 @@ from gateway.problems import CORRELATION, Problem, not_found
 from gateway.queries import Views
 from runtime.settings import Settings
 from schemas.base import Command, Payload
+from schemas.order import Order
 from schemas.policy import Policy
 
 MAX_WAIT = 30.0
+RECENT = 2_000
 
 _ETAG = re.compile(r'"(\d{1,15})"')
 _WAIT = re.compile(r"wait\s*=\s*(\d{1,6})")
@@ -45,6 +48,8 @@ class Parts:
     views: Views
     addresses: Addresses
     metrics: Metrics
+    recent: LRUCache[str, Order] = field(default_factory=lambda: LRUCache(RECENT))
+    """Orders as the newest outcomes had them: what is fixed about an order, and a first guess at the rest."""
 
 
 @dataclass(frozen=True)

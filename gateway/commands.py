@@ -64,9 +64,7 @@ class Bus:
         key = self.address.encode()
         # Kafka gives up on a command before its request does, so that nothing is answered 202 that isn't written.
         timeout = max(500, int(settings.command_timeout * 800))
-        self.producer = kafka.producer(
-            settings, message_timeout_ms=timeout, message_max_bytes=dead_letters.MAX_BYTES
-        )
+        self.producer = kafka.producer(settings, message_timeout_ms=timeout, message_max_bytes=dead_letters.MAX_BYTES)
         self.replies = Feed(
             settings, "replies", self.producer, from_now(REPLIES, key), self._take, wanted=lambda found: found == key
         )
@@ -112,9 +110,7 @@ class Bus:
         finally:
             self._leave(message.id, entry)
 
-    async def tell(
-        self, topic: str, key: str, message: Command[Any] | Message[Any], body_hash: str | None
-    ) -> None:
+    async def tell(self, topic: str, key: str, message: Command[Any] | Message[Any], body_hash: str | None) -> None:
         """Return when Kafka has the command; its outcome can be had from `late`.
 
         Raises:

@@ -26,6 +26,26 @@ MEDIA_TYPE = "application/problem+json"
 CORRELATION = "oms.correlation_id"
 TYPE = "oms.problem"
 
+SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "required": ["type", "title", "status", "detail"],
+    "properties": {
+        "type": {"type": "string", "examples": ["/problems/out-of-stock"]},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "errors": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {"field": {"type": "string", "examples": ["items[0].sku"]}, "detail": {"type": "string"}},
+            },
+        },
+        "correlation_id": {"type": "string"},
+    },
+}
+"""A problem in OpenAPI."""
+
 
 class Problem(Exception):
     """An error to answer with. `errors`: (field, detail) pairs; `extra`: more members of the problem document."""

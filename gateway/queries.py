@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -14,6 +16,7 @@ import structlog
 from aiohttp import ClientError
 from clickhouse_connect.driver.exceptions import Error as ClickHouseError
 
+from analytics import kpis
 from analytics.clickhouse import connect_async
 from gateway.problems import unavailable
 from runtime.settings import Settings
@@ -22,6 +25,8 @@ from schemas.order import Order
 POLL = 0.03
 """Seconds between two looks for orders that somebody waits for; one look serves everybody who waits."""
 POLL_WHEN_DOWN = 0.5
+
+UNREACHABLE = (ClickHouseError, ClientError, OSError, TimeoutError)
 
 log = structlog.get_logger(__name__)
 
@@ -42,12 +47,9 @@ class Views:
 
     async def rows(self, statement: str, **parameters: Any) -> list[dict[str, Any]]:
         """The rows of a statement of `gateway/sql` as JSON objects."""
-        try:
+        with _answering(statement):
             client = await self._connected()
             raw = await client.raw_query(sql(statement), parameters=parameters, fmt="JSONEachRow")
-        except (ClickHouseError, ClientError, OSError, TimeoutError) as error:
-            log.warning("ClickHouse did not answer", statement=statement, error=str(error)[:500])
-            raise unavailable("clickhouse-unavailable", "Reading is not possible at the moment.") from error
         return [orjson.loads(line) for line in raw.splitlines()]
 
     async def order(self, order_id: str) -> Order | None:
@@ -71,10 +73,15 @@ class Views:
         rows = await self.rows("command_version", order_id=order_id, command_id=command_id)
         return int(rows[0]["version"])
 
+    async def kpi(self, name: str, period: Mapping[str, datetime]) -> list[dict[str, Any]]:
+        """The rows of a KPI as `analytics.kpis` gives them."""
+        with _answering(name):
+            return await kpis.run_async(await self._connected(), name, period)
+
     async def ping(self) -> bool:
         try:
             return bool(await (await self._connected()).ping())
-        except (ClickHouseError, ClientError, OSError, TimeoutError):
+        except UNREACHABLE:
             return False
 
     async def close(self) -> None:
@@ -90,6 +97,15 @@ class Views:
                         self._settings, connect_timeout=2, send_receive_timeout=10, connector_limit_per_host=32
                     )
         return self._client
+
+
+@contextmanager
+def _answering(statement: str) -> Iterator[None]:
+    try:
+        yield
+    except UNREACHABLE as error:
+        log.warning("ClickHouse did not answer", statement=statement, error=str(error)[:500])
+        raise unavailable("clickhouse-unavailable", "Reading is not possible at the moment.") from error
 
 
 def _order(row: dict[str, Any]) -> Order:

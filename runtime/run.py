@@ -33,6 +33,8 @@ def run(name: str, slot: int = 0) -> None:
     os.environ["OMS_SLOT"] = str(slot)
     os.environ.setdefault("OMS_GATEWAY_INSTANCE", f"{name}-{slot}")
 
+    import structlog
+
     from runtime import logs
     from runtime.settings import settings
     from runtime.topology import load
@@ -50,10 +52,13 @@ def run(name: str, slot: int = 0) -> None:
             # LookupError's message lists the names there are.
             target = getattr(topology.process(name), "run")  # noqa: B009
             _resolve(target)(settings(), name)
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise no_space(settings().data_dir) from error
+    except UserError:
         raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise no_space(settings().data_dir) from error
+        structlog.get_logger(__name__).critical("died", exc_info=True)
+        sys.exit(1)
 
 
 def die_with(parent: int) -> None:

@@ -281,12 +281,13 @@ def _sentence(path: Path, root: yaml.MappingNode, fault: Any) -> str:
             break
         line, node = found
         place.append(str(part))
+    # "… is missing", "… should be …", but "…: a topic has either …"
     message = {
-        "extra_forbidden": "is not known here",
-        "missing": "is missing",
-    }.get(fault["type"], fault["msg"].removeprefix("Value error, "))
-    separator = " " if fault["type"] in ("extra_forbidden", "missing") else ": "
-    return f"{path.name}:{line}: {'.'.join(place) or 'the file'}{separator}{message}."
+        "extra_forbidden": " is not known here",
+        "missing": " is missing",
+        "value_error": ": " + fault["msg"].removeprefix("Value error, "),
+    }.get(fault["type"], " " + fault["msg"].removeprefix("Input "))
+    return f"{path.name}:{line}: {'.'.join(place) or 'the file'}{message}."
 
 
 def _child(node: yaml.Node | None, part: Any) -> tuple[int, yaml.Node] | None:

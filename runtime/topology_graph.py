@@ -56,6 +56,12 @@ def write(path: Path, topology: Topology) -> bool:
     return True
 
 
+def drawings(root: Path) -> list[Path]:
+    """The Markdown files of a checkout that have a place for the drawing."""
+    files = [*root.glob("*.md"), *(root / "docs").rglob("*.md")]
+    return sorted(path for path in files if BEGIN in path.read_text(encoding="utf-8"))
+
+
 def _split(path: Path) -> tuple[str, str, str]:
     try:
         before, rest = path.read_text(encoding="utf-8").split(BEGIN)

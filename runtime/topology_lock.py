@@ -60,6 +60,8 @@ class Lock(_Strict):
     state: dict[str, LockedState]
 
 
+_ACCEPT = "`oms topology lock --accept`"
+
 STORE = "default"
 """quixstreams' name for a dataframe's own state store."""
 
@@ -129,44 +131,51 @@ def differences(topology: Topology) -> list[str]:
     if before is None:
         return [f"there is no {path.name}: write it with `oms topology lock --accept` and commit it."]
     now = lock_of(topology, before)
-    accept = "if that is meant, run `oms topology lock --accept`."
     faults = []
     if now.partitions != before.partitions:
         faults.append(
-            f"partitions were {_counts(before)} and are {_counts(now)}: no topic that exists can follow, so this needs "
-            f"a new cluster into which order.events is replayed; {accept}"
+            f"partitions were {_counts(before)} and are {_counts(now)}: a topic that exists can't follow, so go back, "
+            f"or replay into a new cluster and accept it with {_ACCEPT}."
         )
     for name in before.topics.keys() - now.topics.keys():
         faults.append(
-            f"topic {name} is gone or renamed: what lies in it would not be read any more; keep the name, or {accept}"
+            f"topic {name} is gone or renamed, and what lies in it would not be read any more: keep the name, or "
+            f"accept that with {_ACCEPT}."
         )
     for name in now.topics.keys() - before.topics.keys():
-        faults.append(f"topic {name} is new; {accept}")
+        faults.append(f"topic {name} is new: accept it with {_ACCEPT}.")
     for name in before.topics.keys() & now.topics.keys():
         was, key = before.topics[name].key, now.topics[name].key
         if was != key:
             faults.append(
-                f"topic {name} was keyed by {was} and is by {key}: a key's messages would lie in two partitions, so "
-                f"choose a new name for it, or, while it is still empty everywhere, {accept}"
+                f"topic {name} was keyed by {was} and is by {key}, so that a key's messages would lie in two "
+                f"partitions: give it a new name, or, while it is empty everywhere, accept it with {_ACCEPT}."
             )
     for name in before.groups.keys() - now.groups.keys():
+        lost = "offsets and its state" if name in before.state else "offsets"
         faults.append(
-            f"consumer group {before.groups[name]} is gone or renamed: its offsets"
-            f"{' and its state' if name in before.state else ''} would be lost; keep the name, or {accept}"
+            f"consumer group {before.groups[name]} is gone or renamed, and its {lost} would be lost: keep the name, "
+            f"or accept that with {_ACCEPT}."
         )
     for name in now.groups.keys() - before.groups.keys():
-        faults.append(f"consumer group {now.groups[name]} is new; {accept}")
-    for name in before.state.keys() & now.groups.keys():
-        was_state, now_state = before.state[name], now.state.get(name)
-        if now_state is None:
-            faults.append(f"processor {name} is stateless now: its state would be left behind; {accept}")
-        elif now_state != was_state:
+        faults.append(f"consumer group {now.groups[name]} is new: accept it with {_ACCEPT}.")
+    for name in before.groups.keys() & now.groups.keys():
+        was_state, now_state = before.state.get(name), now.state.get(name)
+        if was_state is None and now_state is not None:
+            faults.append(
+                f"processor {name} is stateful now and would know nothing of what it has read: replay into a group of "
+                f"a new name, or accept that with {_ACCEPT}."
+            )
+        elif was_state is not None and now_state is None:
+            faults.append(
+                f"processor {name} is stateless now, and its state would be left behind: accept that with {_ACCEPT}."
+            )
+        elif was_state is not None and now_state is not None and was_state != now_state:
             faults.append(
                 f"processor {name} would start with empty state, because its changelog was {was_state.changelog} and "
-                f"is {now_state.changelog}: keep its inputs, or give the processor a new name and replay; {accept}"
+                f"is {now_state.changelog}: keep its inputs, or replay into a processor of a new name and accept it "
+                f"with {_ACCEPT}."
             )
-    for name in now.state.keys() & before.groups.keys() - before.state.keys():
-        faults.append(f"processor {name} is stateful now; {accept}")
     return sorted(faults)
 
 

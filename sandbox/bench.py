@@ -167,7 +167,7 @@ def figures(results: list[Result]) -> Table:
             f"{result.rate:g}",
             f"{result.placements_per_second:.1f}",
             f"{result.lost}",
-            f"{len(result.failures)}",
+            f"{result.failed}",
             f"{result.most_requests_at_once}",
         ]
         tail = [f"{result.drained_after:.2f} s", "yes" if result.kept_up else "[red]no"]

@@ -60,7 +60,9 @@ class Result:
     """Paid and visible in the view when all were, or when we lost patience."""
     lost: int = 0
     """Accepted, and not paid in the view at the end."""
+    failed: int = 0
     failures: list[str] = field(default_factory=list)
+    """The first of them."""
     retries: int = 0
     drained_after: float = 0.0
     """From the last order's arrival until all were visible as paid."""
@@ -85,7 +87,7 @@ class Result:
     @property
     def kept_up(self) -> bool:
         """Nothing was lost or failed, and no queue had built up."""
-        return not self.lost and not self.failures and self.drained_after < 2.0 and self.create["p95"] < 1.0
+        return not self.lost and not self.failed and self.drained_after < 2.0 and self.create["p95"] < 1.0
 
 
 class Run:
@@ -122,7 +124,7 @@ class Run:
         after = processes(Path(load.data_dir))
         result.accepted = len(tally.orders)
         result.lost = result.accepted - result.paid
-        result.failures = tally.failures[:20]
+        result.failed, result.failures = len(tally.failures), tally.failures[:20]
         result.retries = tally.retries
         result.drained_after = max(0.0, ended - last_arrival)
         result.placements_per_second = result.paid / (ended - began)

@@ -37,6 +37,8 @@ from sandbox.shop import Outcome, Shop, Tally, closed_loop, open_loop, percentil
 T = TypeVar("T")
 TOKEN_LIFE = timedelta(hours=12)
 SHOWN = 5
+RECENT = 5000
+"""The live display's percentiles are of so many, because it sorts them several times a second."""
 SETTLE_SECONDS = 30.0
 """How long refunds and releases may take to arrive in the books after the last order has ended."""
 
@@ -231,8 +233,8 @@ def _values(tally: Tally) -> list[str]:
         f"{tally.open:,}",
         f"{tally.outcomes[Outcome.FAILED] + tally.outcomes[Outcome.UNFINISHED]:,}",
         f"{len(tally.orders) / tally.seconds():.0f}",
-        ms(percentile(tally.create, 95)),
-        ms(percentile(tally.paid, 95)),
+        ms(percentile(tally.create[-RECENT:], 95)),
+        ms(percentile(tally.paid[-RECENT:], 95)),
     ]
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from schemas.address import Address
 from schemas.base import Command, Family, Instant, Minor, Model, Payload
 from schemas.order import Quote
+from schemas.replies import Rejection
 
 COMMANDS = Family("order.commands", Command)
 
@@ -69,6 +70,13 @@ class CancelOrder(Payload, family="order.commands"):
     reason: str
     comment: str | None = None
     skus: tuple[str, ...] = ()
+
+
+class RefuseRequest(Payload, family="order.commands"):
+    """The gateway's catalogue speaks against a request (no such product, too little in stock). It comes under the
+    request's own command id: a repeat of one that was accepted before gets that outcome, not this refusal."""
+
+    rejection: Rejection
 
 
 class ConfirmPayment(Payload, family="order.commands"):

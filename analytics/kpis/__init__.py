@@ -15,7 +15,7 @@ from typing import Any, Literal
 import yaml
 from clickhouse_connect.driver.asyncclient import AsyncClient
 from clickhouse_connect.driver.client import Client
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.money import Money
 
@@ -37,13 +37,14 @@ Row = dict[str, Any]
 
 
 class Line(BaseModel):
-    """How a report shows a row: `label` and `note` name columns in braces, `value` is one."""
+    """How a report shows a row: `label` and `note` name columns in braces, `value` is one; `target` is the value's."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     label: str
     value: str
-    note: str
+    note: str = ""
+    target: str | None = None
 
 
 class Kpi(BaseModel):
@@ -58,7 +59,7 @@ class Kpi(BaseModel):
     meaning: str
     grain: str
     unit: str
-    target: str | None = None
+    target: str | None = Field(default=None, description="what the business wants, in words")
     columns: dict[str, Unit]
     lines: tuple[Line, ...]
     sql: str

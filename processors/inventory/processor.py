@@ -14,10 +14,14 @@ from uuid import NAMESPACE_URL, uuid5
 from processors.inventory import rules
 from processors.inventory.rules import Moved, Refused, Repeated, Reservation, Stock
 from processors.kit import Handler, Incoming, Outgoing, State
+from processors.shapes import Shape
 from schemas import inventory as i
 from schemas.base import Message, Payload
 from schemas.policy import Policy
 from schemas.replies import Rejection, StockOutcome
+
+STOCK = Shape(Stock)
+RESERVATION = Shape(Reservation)
 
 
 def handler(policy: Policy) -> Handler:
@@ -44,9 +48,8 @@ def handle_reservation(state: State, key: str, cause: Message[Any]) -> list[Outg
     if cause.order_id is None:
         raise ValueError("a reservation belongs to an order")
     entry = f"reservation:{cause.order_id}:{command.line_id}"
-    stock = Stock.model_validate(state.get("stock", {}))
-    stored = state.get(entry)
-    found = None if stored is None else Reservation.model_validate(stored)
+    stock = STOCK.load(state, "stock") or Stock()
+    found = RESERVATION.load(state, entry)
     outcome: Moved | Repeated | Refused
     result: type[i.StockReserved | i.StockReleased | i.StockCommitted]
     match command:
@@ -71,7 +74,7 @@ def handle_reservation(state: State, key: str, cause: Message[Any]) -> list[Outg
         return [_result(cause, refused)]
     outputs = []
     if isinstance(outcome, Moved):
-        state.set(entry, outcome.reservation.model_dump(mode="json"))
+        RESERVATION.save(state, entry, outcome.reservation)
         if outcome.stock is not stock:
             outputs = _moved(
                 state, key, cause, outcome.stock, kind=kind, quantity=outcome.quantity, line_id=command.line_id
@@ -97,7 +100,7 @@ def handle_adjustment(state: State, key: str, cause: Message[Any], kept: timedel
             detail="This idempotency key was used before with another body.",
         )
         return _reply(cause, StockOutcome(command_id=cause.id, accepted=False, rejection=reused))
-    stock = Stock.model_validate(state.get("stock", {}))
+    stock = STOCK.load(state, "stock") or Stock()
     after = rules.adjust(stock, command.delta)
     outputs: list[Outgoing] = []
     if isinstance(after, Refused):
@@ -115,7 +118,7 @@ def handle_adjustment(state: State, key: str, cause: Message[Any], kept: timedel
 
 
 def _moved(state: State, key: str, cause: Message[Any], stock: Stock, **what: Any) -> list[Outgoing]:
-    state.set("stock", stock.model_dump(mode="json"))
+    STOCK.save(state, "stock", stock)
     sku, _, pool = key.partition("#")
     moved = i.StockMoved(
         sku=sku,

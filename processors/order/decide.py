@@ -29,6 +29,8 @@ BY_PEOPLE = {CancellationReason.CUSTOMER_REQUEST, CancellationReason.CHANGED_MIN
 def decide(order: Order | None, command: Command[Any], policy: Policy) -> Decision:
     """The events that the command leads to (none: nothing to do), or why it is refused."""
     data = command.data
+    if isinstance(data, c.RefuseRequest):
+        return data.rejection
     if isinstance(data, c.CreateOrder):
         return already_there(order) if order else create(command, data, policy)
     if order is None or not may_touch(command.actor, order):

@@ -15,11 +15,14 @@ from uuid import NAMESPACE_URL, uuid5
 from processors.kit import Handler, Incoming, Outgoing, State
 from processors.order.decide import decide, may_touch
 from processors.order.evolve import evolve
+from processors.shapes import Shape
 from schemas.base import Command, Event, Message, Payload
 from schemas.codec import encode
 from schemas.order import Order, OrderState
 from schemas.policy import Policy
 from schemas.replies import CommandOutcome, CommandRejected, Rejection
+
+ORDER = Shape(Order)
 
 
 def handler(policy: Policy) -> Handler:
@@ -35,7 +38,7 @@ def handler(policy: Policy) -> Handler:
 
 
 def handle_command(state: State, command: Command[Any], policy: Policy) -> list[Outgoing]:
-    order = _load(state)
+    order = ORDER.load(state, "order")
     if command.dry_run:
         return _answer(command, _preview(order, command, policy), None)
     seen_key = f"command:{command.id}"
@@ -52,7 +55,7 @@ def handle_command(state: State, command: Command[Any], policy: Policy) -> list[
         if order is None:
             raise ValueError(f"{type(command.data).__name__} made neither an order nor a refusal")
         if order is not before:
-            state.set("order", order.model_dump(mode="json"))
+            ORDER.save(state, "order", order)
             outputs.append(Outgoing("order.states", order.order_id, _state_message(command, order)))
         outcome = CommandOutcome(command_id=command.id, accepted=True, version=order.version, order=order)
     state.set(
@@ -61,11 +64,6 @@ def handle_command(state: State, command: Command[Any], policy: Policy) -> list[
         ttl=policy.idempotency_kept,
     )
     return [*outputs, *_answer(command, outcome, order)]
-
-
-def _load(state: State) -> Order | None:
-    stored = state.get("order")
-    return None if stored is None else Order.model_validate(stored)
 
 
 def _record(

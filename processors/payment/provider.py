@@ -7,10 +7,10 @@ idempotency key, so the same attempt may be submitted again and charges once.
 Amounts are integer minor units. Payment tokens go to the provider and nowhere else: no log, no error message.
 """
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Literal, Protocol, Self
+from typing import Literal, Protocol, Self, TypeVar
 from urllib.parse import quote
 
 import aiohttp
@@ -19,11 +19,13 @@ import structlog
 from purgatory import AsyncCircuitBreakerFactory
 from purgatory.domain.messages.base import Event
 from purgatory.domain.messages.events import ContextChanged
-from purgatory.domain.model import OpenedState
+from purgatory.domain.model import HALF_OPENED, OpenedState
 from pydantic import BaseModel, ValidationError
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +142,6 @@ class HttpPaymentProvider:
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
-        await self._breaker.open()
         self._session = aiohttp.ClientSession(
             self._base_url,
             timeout=self._timeout,
@@ -163,64 +164,215 @@ class HttpPaymentProvider:
             "capture": True,
         }
         try:
-            status, content = await self._send("POST", "/v1/charges", attempt_id, body)
+            return charge_outcome(*await self._send("POST", "/v1/charges", attempt_id, body))
         except _NoAnswer as silence:
             return await _ask_after(silence, self.find_charge(attempt_id))
-        return charge_outcome(status, content)
 
     async def find_charge(self, attempt_id: str) -> ChargeOutcome:
         try:
-            status, content = await self._send("GET", f"/v1/charges/{quote(attempt_id, safe='')}")
+            return found_charge(*await self._send("GET", f"/v1/charges/{quote(attempt_id, safe='')}"))
         except _NoAnswer as silence:
             return Unknown(silence.reason)
-        return found_charge(status, content)
 
     async def refund(self, refund_id: str, attempt_id: str, amount: int, currency: str) -> RefundOutcome:
         body = {"attempt_id": attempt_id, "amount": amount, "currency": currency}
         try:
-            status, content = await self._send("POST", "/v1/refunds", refund_id, body)
+            return refund_outcome(*await self._send("POST", "/v1/refunds", refund_id, body))
         except _NoAnswer as silence:
             return await _ask_after(silence, self.find_refund(refund_id))
-        return refund_outcome(status, content)
 
     async def find_refund(self, refund_id: str) -> RefundOutcome | NotFound:
         try:
-            status, content = await self._send("GET", f"/v1/refunds/{quote(refund_id, safe='')}")
+            return found_refund(*await self._send("GET", f"/v1/refunds/{quote(refund_id, safe='')}"))
         except _NoAnswer as silence:
             return Unknown(silence.reason)
-        return found_refund(status, content)
 
     async def _send(
         self, method: str, path: str, key: str | None = None, body: dict[str, object] | None = None
     ) -> tuple[int, bytes]:
-        # A copy: an AsyncRetrying keeps what it counts, and calls run side by side.
-        return await self._retrying.copy()(self._send_once, method, path, key, body)
+        """Status and content of the answer. Raises _NoAnswer or ProviderUnavailable."""
 
-    async def _send_once(
+        async def once() -> tuple[int, bytes]:
+            return await self._breaker.call(lambda: self._exchange(method, path, key, body))
+
+        # A copy: an AsyncRetrying keeps counts of its call, and calls run side by side.
+        return await self._retrying.copy()(once)
+
+    async def _exchange(
         self, method: str, path: str, key: str | None, body: dict[str, object] | None
     ) -> tuple[int, bytes]:
-        """One request through the breaker. Raises _NoAnswer or ProviderUnavailable."""
         if self._session is None:
             raise RuntimeError("HttpPaymentProvider is not open: use it in `async with`")
         headers = {"Content-Type": "application/json"}
         if key is not None:
             headers["Idempotency-Key"] = key
         data = None if body is None else orjson.dumps(body)
-        async with self._breaker:
-            try:
-                # aiohttp itself repeats no POST; a redirect must not carry a token elsewhere.
-                async with self._session.request(
-                    method, path, data=data, headers=headers, allow_redirects=False
-                ) as response:
-                    status, content = response.status, await response.read()
-            except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-                raise _TurnedAway(type(error).__name__) from error
-            except (aiohttp.ClientError, TimeoutError) as error:
-                raise _NoAnswer(_words(error)) from error
-            if status in _TURNED_AWAY:
-                raise _TurnedAway(f"HTTP {status}")
-            if status >= 500 or status == 408:
-                raise _NoAnswer(f"http_{status}")
-        if status in _MISCONFIGURED:
-            raise ProviderUnavailable(f"HTTP {status}: check the provider's address and credentials")
+        try:
+            # No redirects: a token goes to the configured address only. (aiohttp itself repeats no POST.)
+            async with self._session.request(
+                method, path, data=data, headers=headers, allow_redirects=False
+            ) as response:
+                status, content = response.status, await response.read()
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            raise _TurnedAway(type(error).__name__) from error
+        except TimeoutError as error:
+            raise _NoAnswer("timeout") from error
+        except aiohttp.ClientError as error:
+            raise _NoAnswer("connection_lost") from error
+        if status in (429, 503):
+            raise _TurnedAway(f"HTTP {status}")
+        if status == 408 or status >= 500:
+            raise _NoAnswer(f"http_{status}")
         return status, content
+
+
+class _TurnedAway(ProviderUnavailable):
+    """Not processed, and worth another try."""
+
+
+class _NoAnswer(Exception):
+    """Sent, and nothing usable came back."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class _Breaker:
+    """purgatory's breaker, less three of its habits (decision 0004)."""
+
+    def __init__(self, threshold: int, ttl: float) -> None:
+        self._circuits = AsyncCircuitBreakerFactory(threshold, ttl)
+        self._circuits.add_listener(self._log)
+        self._probing = False
+
+    async def call(self, request: Callable[[], Awaitable[T]]) -> T:
+        """Make the request, or raise ProviderUnavailable while the circuit is open."""
+        circuit = await self._circuits.get_breaker("payment-provider")
+        if self._probing:  # purgatory lets everyone through a half-open circuit, into a provider that may hang
+            raise ProviderUnavailable("circuit breaker half open")
+        try:
+            await circuit.__aenter__()
+        except OpenedState as opened:
+            # purgatory raises one instance again and again; its traceback would grow with every call.
+            opened.__traceback__ = None
+            raise ProviderUnavailable("circuit breaker open") from None
+        probe = self._probing = circuit.context.state == HALF_OPENED
+        try:
+            answer = await request()
+        except Exception as error:
+            # Not BaseException: a cancelled call says nothing of the provider, purgatory counts it as a failure.
+            await circuit.__aexit__(type(error), error, error.__traceback__)
+            raise
+        finally:
+            if probe:
+                self._probing = False
+        await circuit.__aexit__(None, None, None)
+        return answer
+
+    @staticmethod
+    def _log(name: str, kind: str, event: Event) -> None:
+        if isinstance(event, ContextChanged):
+            log.warning("circuit breaker", circuit=name, state=event.state)
+
+
+async def _ask_after(silence: _NoAnswer, question: Awaitable[T | NotFound]) -> T | Unknown:
+    """What the provider knows of a submission that it did not answer."""
+    try:
+        found = await question
+    except ProviderUnavailable:
+        return Unknown(silence.reason)
+    # Not seen is not "will not be seen": the submission may still be on its way.
+    return Unknown(f"{silence.reason}, not seen yet") if isinstance(found, NotFound) else found
+
+
+class _Charge(BaseModel):
+    id: str
+    status: Literal["captured", "declined", "processing"]
+    amount: int
+    decline_code: str | None = None
+
+
+class _Refund(BaseModel):
+    id: str
+    status: Literal["refunded"]
+
+
+class _Error(BaseModel):
+    code: str
+
+
+class _ErrorAnswer(BaseModel):
+    error: _Error
+
+
+# The provider's answers as outcomes, pure. They raise _NoAnswer for an unreadable 200, and ProviderUnavailable for
+# what the provider does not say: a proxy's 404, refused credentials. A decline needs the provider's own code.
+
+
+def charge_outcome(status: int, content: bytes) -> ChargeOutcome:
+    """The answer to `POST /v1/charges`."""
+    if status == 200:
+        return _charge(content)
+    code = _code(content)
+    if status == 409:  # the id was used for another charge, and what became of that one is not this one's outcome
+        return Unknown(code or "http_409")
+    if status in (400, 422) and code is not None:
+        return Declined(code)
+    raise ProviderUnavailable(f"HTTP {status}")
+
+
+def found_charge(status: int, content: bytes) -> ChargeOutcome:
+    """The answer to `GET /v1/charges/{attempt_id}`."""
+    if status == 200:
+        return _charge(content)
+    if status == 404 and _code(content) == "charge_not_found":
+        return NotFound()
+    raise ProviderUnavailable(f"HTTP {status}")
+
+
+def refund_outcome(status: int, content: bytes) -> RefundOutcome:
+    """The answer to `POST /v1/refunds`."""
+    if status == 200:
+        return _refund(content)
+    code = _code(content)
+    if status == 409 and code in (None, "idempotency_key_reuse"):
+        return Unknown(code or "http_409")
+    if code is not None and (status in (400, 409, 422) or code == "charge_not_found"):
+        return RefundRefused(code)
+    raise ProviderUnavailable(f"HTTP {status}")
+
+
+def found_refund(status: int, content: bytes) -> RefundOutcome | NotFound:
+    """The answer to `GET /v1/refunds/{refund_id}`."""
+    if status == 200:
+        return _refund(content)
+    if status == 404 and _code(content) == "refund_not_found":
+        return NotFound()
+    raise ProviderUnavailable(f"HTTP {status}")
+
+
+def _charge(content: bytes) -> ChargeOutcome:
+    try:
+        charge = _Charge.model_validate_json(content)
+    except ValidationError:
+        raise _NoAnswer("unreadable_answer") from None
+    if charge.status == "captured":
+        return Captured(charge.id, charge.amount)
+    if charge.status == "declined":
+        return Declined(charge.decline_code or "declined")
+    return Unknown("processing")
+
+
+def _refund(content: bytes) -> Refunded:
+    try:
+        return Refunded(_Refund.model_validate_json(content).id)
+    except ValidationError:
+        raise _NoAnswer("unreadable_answer") from None
+
+
+def _code(content: bytes) -> str | None:
+    try:
+        return _ErrorAnswer.model_validate_json(content).error.code
+    except ValidationError:
+        return None

@@ -8,12 +8,14 @@ from uuid import NAMESPACE_URL, uuid5
 
 from processors.kit import Handler, Incoming, Outgoing, State
 from processors.placement.saga import Placement, Send, evolve, react
+from processors.shapes import Shape
 from schemas.base import Command, Event, Message
 from schemas.inventory import CommitStock, ReleaseStock, ReserveStock
 from schemas.policy import Policy
 from schemas.timers import shard_of
 
 ACTOR = "system:placement"
+PLACEMENT = Shape(Placement)
 
 
 def handler(policy: Policy) -> Handler:
@@ -23,11 +25,10 @@ def handler(policy: Policy) -> Handler:
         cause = incoming.message
         if isinstance(cause, Command):
             raise TypeError(f"a saga hears of what happened; {type(cause.data).__name__} is a command")
-        stored = state.get("placement")
-        before = None if stored is None else Placement.model_validate(stored)
+        before = PLACEMENT.load(state, "placement")
         after = evolve(before, cause)
         if after is not None and after is not before:
-            state.set("placement", after.model_dump(mode="json"))
+            PLACEMENT.save(state, "placement", after)
         return [_outgoing(send, incoming.key, cause) for send in react(before, after, cause, policy.payment)]
 
     return handle

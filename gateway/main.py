@@ -1,0 +1,145 @@
+"""The gateway, put together: commands in, queries out."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from importlib.metadata import version
+
+import structlog
+import uvicorn
+from fastapi import FastAPI
+
+from gateway import problems
+from gateway.auth import Authenticator
+from gateway.call import Parts
+from gateway.catalogue import Catalogue
+from gateway.commands import Bus
+from gateway.edge import Edge
+from gateway.keys import Addresses
+from gateway.metrics import Metrics
+from gateway.monitor import Monitor
+from gateway.queries import Views
+from gateway.routes import kpis, lists, operations, orders, products, registry
+from runtime import health
+from runtime import registry as schemas_registry
+from runtime.errors import UserError
+from runtime.keystore import vault
+from runtime.settings import Settings
+from schemas import policy
+
+STOP_WITHIN = 3
+"""Seconds that requests under way get when the process is told to stop."""
+
+log = structlog.get_logger(__name__)
+
+
+def run(settings: Settings, name: str) -> None:
+    """Serve until SIGTERM or SIGINT. Blocks, on the main thread.
+
+    Raises:
+        UserError: the port is taken.
+    """
+    health.report(name, "starting")
+    listener = _listen(settings)
+    server: uvicorn.Server
+    failed = False
+
+    def give_up() -> None:
+        nonlocal failed
+        failed = True
+        server.should_exit = True
+
+    app = create_app(create_parts(settings), name, on_dead=give_up)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            loop="uvloop",
+            http="httptools",
+            ws="none",
+            lifespan="on",
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            timeout_graceful_shutdown=STOP_WITHIN,
+        )
+    )
+    # uvicorn raises the signal again when it has stopped; by then everything is closed and there is nothing to do.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    server.run(sockets=[listener])
+    if failed or not server.started:
+        sys.exit(1)
+
+
+def create_parts(settings: Settings) -> Parts:
+    """Everything the gateway consists of; nothing is started yet."""
+    bus = Bus(settings)
+    return Parts(
+        settings=settings,
+        policy=policy.load(settings.policy),
+        authenticator=Authenticator(settings),
+        bus=bus,
+        catalogue=Catalogue(settings, bus.producer),
+        views=Views(settings),
+        addresses=Addresses(vault(settings)),
+        metrics=Metrics(),
+    )
+
+
+def create_app(parts: Parts, name: str = "gateway", on_dead: Callable[[], None] = lambda: None) -> FastAPI:
+    """The ASGI application. Its lifespan starts and stops the parts."""
+    monitor = Monitor(parts, name, on_dead)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        schemas_registry.subjects()  # reads its files now rather than during a request
+        parts.bus.start()
+        parts.catalogue.start()
+        watching = asyncio.create_task(monitor.run(), name="monitor")
+        log.info("started", instance=parts.bus.address)
+        try:
+            yield
+        finally:
+            watching.cancel()
+            await parts.views.close()
+            await asyncio.to_thread(parts.catalogue.feed.stop, 1)
+            await asyncio.to_thread(parts.bus.stop)
+            log.info("stopped")
+
+    app = FastAPI(
+        title="OMS",
+        description="Order management: commands in, queries out.",
+        version=version("oms"),
+        lifespan=lifespan,
+        responses={
+            status: {"description": status.phrase, "content": {problems.MEDIA_TYPE: {"schema": problems.SCHEMA}}}
+            for status in (HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.SERVICE_UNAVAILABLE)
+        },
+    )
+    app.state.parts = parts
+    app.state.monitor = monitor
+    problems.install(app)
+    app.add_middleware(Edge, metrics=parts.metrics)
+    for routes in (orders, lists, products, kpis, registry, operations):
+        app.include_router(routes.router)
+    return app
+
+
+def _listen(settings: Settings) -> socket.socket:
+    """Bound here rather than by uvicorn, which would log a taken port and go on to exit without a word."""
+    listener = socket.socket(socket.AF_INET6 if ":" in settings.gateway_host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.gateway_host, settings.gateway_port))
+    except OSError as error:
+        raise UserError(
+            f"The gateway can't listen on {settings.gateway_host}:{settings.gateway_port} ({error.strerror}): "
+            "choose another port (OMS_GATEWAY_PORT)."
+        ) from error
+    return listener

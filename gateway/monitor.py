@@ -1,0 +1,120 @@
+"""Looks after the gateway's dependencies, so that /readyz, the metrics and the supervisor's report cost no request
+anything: each answers from the last look."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from confluent_kafka import KafkaException
+
+from gateway.call import Parts
+from runtime import health, stack
+
+LOOK = 1.0
+"""Seconds between looks."""
+KAFKA_TIMEOUT = 1.5
+CLICKHOUSE_TIMEOUT = 2.0
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """How a dependency is. Without a `needed` one no command can be taken."""
+
+    ready: bool
+    needed: bool
+    detail: str
+
+
+class Monitor:
+    """`on_dead` is called when a thread that nothing works without has ended by a bug."""
+
+    def __init__(self, parts: Parts, name: str, on_dead: Callable[[], None]) -> None:
+        self._parts = parts
+        self._name = name
+        self._on_dead = on_dead
+        self.conditions: dict[str, Condition] = {}
+        self._started_well = False
+
+    @property
+    def ready(self) -> bool:
+        return bool(self.conditions) and all(c.ready for c in self.conditions.values() if c.needed)
+
+    async def run(self) -> None:
+        while True:
+            began = time.monotonic()
+            await self.look()
+            await asyncio.sleep(max(0.1, LOOK - (time.monotonic() - began)))
+
+    async def look(self) -> None:
+        parts = self._parts
+        kafka, clickhouse, crash_loops = await asyncio.gather(
+            asyncio.to_thread(self._kafka), self._clickhouse(), asyncio.to_thread(self._crash_loops)
+        )
+        replies, catalogue = parts.bus.replies, parts.catalogue.feed
+        self.conditions = {
+            "kafka": kafka,
+            "replies": _following(replies.caught_up.is_set(), replies.lag),
+            "catalogue": _following(parts.catalogue.loaded, catalogue.lag),
+            "processes": crash_loops,
+            "clickhouse": clickhouse,
+        }
+        metrics = parts.metrics
+        metrics.waiting.set(parts.bus.waiting)
+        for feed, lag in (("replies", replies.lag), ("catalogue", catalogue.lag)):
+            metrics.lag.labels(feed).set(lag)
+        for name, condition in self.conditions.items():
+            metrics.ready.labels(name).set(condition.ready)
+        dead = not (replies.alive and catalogue.alive)
+        await asyncio.to_thread(health.report, self._name, self._state(dead), **self._facts())
+        if dead:
+            log.critical("a feed's thread has ended")
+            self._on_dead()
+
+    def _state(self, dead: bool) -> health.State:
+        if dead:
+            return "failed"
+        # Crash loops are the supervisor's own news; it needn't hear them from us.
+        fine = [c.ready for name, c in self.conditions.items() if name != "processes"]
+        if all(fine):
+            self._started_well = True
+            return "ready"
+        return "degraded" if self._started_well else "starting"
+
+    def _facts(self) -> dict[str, Any]:
+        waiting = [name for name, condition in self.conditions.items() if not condition.ready]
+        feeds = (self._parts.bus.replies, self._parts.catalogue.feed)
+        return {"lag": sum(feed.lag for feed in feeds), "waiting": self._parts.bus.waiting, "not_ready": waiting}
+
+    def _kafka(self) -> Condition:
+        try:
+            brokers = self._parts.bus.producer.list_topics("order.commands", timeout=KAFKA_TIMEOUT).brokers
+        except KafkaException as error:
+            return Condition(False, True, str(error.args[0].str()))
+        return Condition(True, True, f"{len(brokers)} broker(s)")
+
+    async def _clickhouse(self) -> Condition:
+        try:
+            async with asyncio.timeout(CLICKHOUSE_TIMEOUT):
+                answers = await self._parts.views.ping()
+        except TimeoutError:
+            answers = False
+        return Condition(answers, False, "answers" if answers else "does not answer: orders can be placed, not read")
+
+    def _crash_loops(self) -> Condition:
+        report = stack.read_report(self._parts.settings.data_dir)
+        if report is None:
+            return Condition(True, True, "no supervisor here")
+        if report.crash_loops:
+            return Condition(False, True, f"crash loop: {', '.join(report.crash_loops)}")
+        return Condition(True, True, "no crash loop")
+
+
+def _following(caught_up: bool, lag: int) -> Condition:
+    return Condition(caught_up, True, f"{lag} message(s) behind" if caught_up else "still reading")

@@ -1,0 +1,67 @@
+"""State written by an earlier release is read by this one. `recorded_states.json` only ever grows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from processors.inventory.processor import RESERVATION, STOCK
+from processors.order.processor import ORDER
+from processors.placement.processor import PLACEMENT
+from processors.shapes import Shape
+from schemas.base import Model
+
+RECORDED: dict[str, Any] = json.loads(Path(__file__).with_name("recorded_states.json").read_text())
+SHAPES: dict[str, Shape[Any]] = {
+    "order": ORDER,
+    "placement": PLACEMENT,
+    "stock": STOCK,
+    "reservation": RESERVATION,
+}
+
+
+class Memory:
+    def __init__(self) -> None:
+        self.entries: dict[str, Any] = {}
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return self.entries.get(key, default)
+
+    def set(self, key: str, value: Any, ttl: object = None) -> None:
+        self.entries[key] = json.loads(json.dumps(value))
+
+    def delete(self, key: str) -> None:
+        del self.entries[key]
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_recorded_state_is_read_and_comes_out_the_same(name: str) -> None:
+    shape, memory = SHAPES[name], Memory()
+    memory.entries["k"] = RECORDED[name]
+    value = shape.load(memory, "k")
+    assert value is not None
+    shape.save(memory, "k", value)
+    assert memory.entries["k"]["value"] == RECORDED[name]["value"] or shape.number > RECORDED[name]["shape"]
+    assert shape.load(memory, "k") == value
+
+
+def test_every_shape_has_a_recorded_state_of_its_number() -> None:
+    assert {name: shape.number for name, shape in SHAPES.items()} == {k: v["shape"] for k, v in RECORDED.items()}
+
+
+class Box(Model):
+    width: int
+    depth: int
+
+
+def test_an_older_shape_is_cast_up_step_by_step() -> None:
+    shape = Shape(Box, 3, {1: lambda v: {"width": v["side"], "depth": v["side"]}, 2: lambda v: {**v, "depth": 9}})
+    assert shape.read({"shape": 1, "value": {"side": 4}}) == Box(width=4, depth=9)
+
+
+def test_a_shape_from_the_future_is_refused() -> None:
+    with pytest.raises(ValueError, match="has shape 2"):
+        Shape(Box).read({"shape": 2, "value": {}})
