@@ -38,6 +38,7 @@ lint: $(INSTALLED) ## style, types, import rules, topology, schemas
 	@$(BIN)/lint-imports --no-logo
 	@$(OMS) topology check
 	@$(BIN)/python -m schemas.avro.generate --check
+	@$(BIN)/python -m schemas.contract --check docs/events.md
 
 format: $(INSTALLED) ## what ruff can mend by itself
 	@$(BIN)/ruff check --fix .
@@ -45,6 +46,8 @@ format: $(INSTALLED) ## what ruff can mend by itself
 
 schemas: $(INSTALLED) ## a new version of each Avro schema that changed
 	@$(BIN)/python -m schemas.avro.generate
+	@$(BIN)/python -m schemas.contract docs/events.md
+	@$(BIN)/python -m tests.schemas.golden
 
 chaos: $(INSTALLED) ## only the tests that break things
 	@$(BIN)/pytest tests/chaos

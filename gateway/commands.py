@@ -119,7 +119,8 @@ class Bus:
         entry = await self._send(topic, key, message, body_hash)
         entry.waiting += 1
         try:
-            await asyncio.wait([entry.written, entry.outcome], return_when=asyncio.FIRST_COMPLETED)
+            either: list[asyncio.Future[Any]] = [entry.written, entry.outcome]
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             self._remember(message.id, entry.outcome.result() if entry.outcome.done() else None)
         finally:
             self._leave(message.id, entry)

@@ -6,7 +6,6 @@ from __future__ import annotations
 import re
 import time
 from http import HTTPStatus
-from typing import Any
 
 import structlog
 import uuid_utils
@@ -99,7 +98,7 @@ def _limited(scope: Scope, receive: Receive) -> Receive:
 
     async def limited() -> Message:
         nonlocal received
-        message: Any = await receive()
+        message = await receive()
         received += len(message.get("body", b""))
         if max(received, declared) <= MAX_BODY:
             return message

@@ -87,8 +87,8 @@ def show(data_dir: Path, *, as_json: bool) -> bool:
 
 
 def _print(found: dict[str, Any]) -> None:
-    table = Table(box=box.SIMPLE_HEAD, show_footer=True)
-    table.add_column("process", footer=f"{len(found['processes'])} processes")
+    table = Table(box=box.SIMPLE_HEAD, show_footer=True, padding=(0, 1, 0, 0))
+    table.add_column("process", no_wrap=True, footer=f"{len(found['processes'])} processes")
     table.add_column("slot", justify="right")
     table.add_column("state", footer=Text(found["state"], style=_STYLES.get(found["state"], "red")))
     for name in ("pid", "port", "up", "restarts", "lag"):

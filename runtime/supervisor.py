@@ -162,9 +162,9 @@ class Supervisor:
             raise UserError(
                 f"Not ready within {START_TIMEOUT:.0f} s: {missing or 'the topics'}; see {self.data_dir / 'logs'}."
             ) from error
+        self.say(f"ready in {time.monotonic() - self._began:.1f} s: {self.url} (documentation: {self.url}/docs)")
         self.state = "ready"
         self._publish()
-        self.say(f"ready in {time.monotonic() - self._began:.1f} s: {self.url} (documentation: {self.url}/docs)")
 
     async def _apply_topology(self) -> None:
         """Make the topics, by the command that an operator would use."""
@@ -286,36 +286,50 @@ def up_detached(data_dir: Path, port: int, say: Say) -> None:
         UserError: it did not become ready, and why.
     """
     data_dir = data_dir.absolute()
-    log = data_dir / "logs" / "supervisor.log"
+    logs = data_dir / "logs"
     try:
-        log.parent.mkdir(parents=True, exist_ok=True)
-        output = log.open("ab")
+        logs.mkdir(parents=True, exist_ok=True)
+        said, complaints = _Tail(logs / "supervisor.log"), _Tail(logs / "supervisor.err.log")
     except OSError as error:
         raise stack.unusable(data_dir, error) from error
-    with output:
-        said = output.tell()
+    with said.path.open("ab") as stdout, complaints.path.open("ab") as stderr:
         process = subprocess.Popen(
             [sys.executable, "-m", "runtime", "up", "--data-dir", str(data_dir), "--port", str(port)],
             stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
+            stdout=stdout,
+            stderr=stderr,
             start_new_session=True,
         )
-    while True:
-        ended = process.poll() is not None
-        with log.open() as lines:
-            lines.seek(said)
-            fresh = lines.read().rpartition("\n")[0].splitlines()
-            said += sum(len(line.encode()) + 1 for line in fresh)
-        for line in fresh[:-1] if ended else fresh:
-            print(line, flush=True)
-        if ended:
-            raise UserError(fresh[-1] if fresh else f"The stack did not start; see {log}.")
-        found = stack.read_stack(data_dir)
-        report = stack.read_report(data_dir)
-        if found and report and found.pid == process.pid and report.pid == process.pid and report.state == "ready":
-            return
+    ended = ready = False
+    while not ended and not ready:
         time.sleep(0.1)
+        # In this order: what it said before it was ready or ended is then in the log.
+        ended = process.poll() is not None
+        found, report = stack.read_stack(data_dir), stack.read_report(data_dir)
+        if found and report and found.pid == report.pid == process.pid:
+            ready = report.state == "ready"
+        for line in said.fresh():
+            print(line, flush=True)
+    if ended:
+        raise UserError((complaints.fresh() or [f"The stack did not start; see {said.path}."])[-1])
+
+
+class _Tail:
+    """What is added to a file from now on."""
+
+    def __init__(self, path: Path) -> None:
+        path.touch()
+        self.path = path
+        self._seen = path.stat().st_size
+
+    def fresh(self) -> list[str]:
+        """The whole lines since the last call."""
+        with self.path.open("rb") as file:
+            file.seek(self._seen)
+            added = file.read()
+        whole = added[: added.rfind(b"\n") + 1]
+        self._seen += len(whole)
+        return whole.decode(errors="replace").splitlines()
 
 
 def down(data_dir: Path, timeout: float = 30.0) -> bool:

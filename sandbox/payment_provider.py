@@ -163,7 +163,7 @@ class Ledger:
     """
 
     def __init__(self, path: Path) -> None:
-        self._db = sqlite3.connect(path, isolation_level=None)
+        self._db = sqlite3.connect(path, timeout=1.0, isolation_level=None)
         # An exclusive lock: a second provider on the same file fails at start instead of sharing the money.
         self._db.executescript(
             "PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;" + SCHEMA

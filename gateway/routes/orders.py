@@ -187,8 +187,9 @@ def _submission(parts: Parts, order: Order | None, sure: bool, body: SubmitBody)
     """The command with today's quotes of the order's lines. Unless we are `sure` that these are its lines, what can't
     be quoted is left out: where it matters, the order processor says so."""
     quotes: dict[str, Quote] = {}
-    for i, line in enumerate(order.lines if order else ()):
-        priced = parts.catalogue.quotes([Wish(line.sku, line.quantity, f"items[{i}].sku")], order.currency)
+    currency, lines = (order.currency, order.lines) if order else ("", ())
+    for i, line in enumerate(lines):
+        priced = parts.catalogue.quotes([Wish(line.sku, line.quantity, f"items[{i}].sku")], currency)
         if not isinstance(priced, Rejection):
             quotes[line.sku] = priced[0]
         elif sure:

@@ -83,29 +83,31 @@ def _type(annotation: Any, defined: set[str]) -> Any:
     raise TypeError(f"no Avro type for {annotation!r}")
 
 
-def main() -> int:
-    """Write a new version of every schema that differs from its newest committed one; say which. With `--check`,
-    write nothing and exit 1 when there is one."""
-    check = "--check" in sys.argv[1:]
-    written = 0
-    for family in FAMILIES.values():
-        for payload in family.payloads.values():
-            schema = schema_of(family, payload)
-            versions = store.versions(family.name, payload.__name__)
-            if versions and versions[-1].schema == schema:
-                continue
-            path = store.path(family.name, payload.__name__, len(versions) + 1)
-            written += 1
-            if check:
-                print(f"{family.name}/{path.name} is missing: run `make schemas`")
-                continue
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(schema, indent=1) + "\n")
-            print(f"wrote {family.name}/{path.name}")
-    if not written:
-        print("every schema is as committed")
-    return 1 if check and written else 0
+def changed() -> list[tuple[Family, type[Payload], int]]:
+    """The message types whose class is not as its newest committed schema says, with the version that comes next."""
+    return [
+        (family, payload, len(versions) + 1)
+        for family in FAMILIES.values()
+        for payload in family.payloads.values()
+        if not (versions := store.versions(family.name, payload.__name__))
+        or versions[-1].schema != schema_of(family, payload)
+    ]
+
+
+def main(arguments: list[str]) -> int:
+    """Write a new version of every schema that changed; with --check only say so, and fail."""
+    found = changed()
+    if "--check" in arguments:
+        for family, payload, _ in found:
+            print(f"{family.name}/{payload.__name__} is not as committed: run `make schemas`")
+        return 1 if found else 0
+    for family, payload, version in found:
+        path = store.path(family.name, payload.__name__, version)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(schema_of(family, payload), indent=1) + "\n")
+        print(f"wrote {family.name}/{path.name}")
+    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

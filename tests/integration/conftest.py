@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from runtime.settings import Settings
-from tests.support.processes import kafka_broker
+from tests.support.parts import kafka_broker
 
 
 @pytest.fixture(scope="session")

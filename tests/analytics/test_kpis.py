@@ -1,0 +1,243 @@
+"""The KPIs on a history small enough to be reckoned by hand, in the real engine."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import io
+import json
+import re
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+import pytest
+from clickhouse_connect.driver.client import Client
+
+from analytics import cli, kpis
+from analytics.clickhouse import connect, connect_async
+from analytics.migrate import migrate
+from processors.sinks import rows
+from runtime.errors import UserError
+from runtime.settings import Settings
+from runtime.stack import free_port
+from schemas.codec import encode
+from tests.support.examples import at
+from tests.support.histories import History
+from tests.support.processes import clickhouse
+
+HOUR = 3600
+
+
+def histories() -> list[History]:
+    """Four paid (three in EUR, one in JPY), three cancelled, one pending, one draft; two days, three customers."""
+    return [
+        # Paid after 1, 2, 3 and 10 seconds.
+        History("a", "1", "EUR", 1000).created(0).submitted(10).payment_requested(10).paid(11),
+        History("b", "1", "EUR", 2000).created(1).submitted(20).payment_requested(20).paid(22),
+        History("c", "2", "EUR", 2501).created(2).submitted(30).payment_requested(30).paid(33),
+        History("d", "3", "JPY", 1500).created(24 * HOUR).submitted(24 * HOUR).payment_requested(24 * HOUR)
+        .paid(24 * HOUR + 10),
+        History("e", "2", "EUR", 700).created(5).submitted(40).payment_requested(40).cancelled(41, "payment_declined"),
+        History("f", "2", "EUR", 700).created(6).submitted(50).cancelled(51, "out_of_stock"),
+        # Paid and cancelled afterwards: it counts as both.
+        History("g", "3", "EUR", 900).created(7).submitted(60).cancelled(24 * HOUR + 60, "out_of_stock"),
+        History("h", "3", "EUR", 900).created(8).submitted(70).payment_requested(70),
+        History("i", "3", "USD", 900).created(9),
+    ]  # fmt: skip
+
+
+def fill(client: Client, found: list[History], *, states_from: int = 0) -> None:
+    """Insert what the sink would."""
+    events = [row for h in found for x in h.events for row in rows.order_events_rows(x, encode(x), 0)]
+    orders = [row for h in found for s in h.states[states_from:] for row in rows.orders_rows(s, 0)]
+    # appended_at 0 would be past its TTL.
+    now = int(datetime.now().timestamp() * 1000)  # noqa: DTZ005  (milliseconds since 1970 have no zone)
+    for table, made in (("order_events", events), ("orders", orders)):
+        data = [row._replace(appended_at=now) for row in made]
+        client.insert(table, data, column_names=list(data[0]._fields), database="oms")
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    port, folder = free_port(), tmp_path_factory.mktemp("kpis")
+    with clickhouse(folder, port):
+        here = Settings(data_dir=folder, clickhouse_url=f"http://127.0.0.1:{port}")
+        with connect(here) as client:
+            assert migrate(client) == ["0001_views"]
+            fill(client, histories())
+        yield here
+
+
+@pytest.fixture
+def client(settings: Settings) -> Iterator[Client]:
+    with connect(settings) as client:
+        yield client
+
+
+EXPECTED: dict[str, list[dict[str, Any]]] = {
+    "orders_created": [{"orders": 9, "customers": 3}],
+    "completion": [{"submitted": 8, "paid": 4, "delivered": 0, "paid_rate": 0.5, "delivered_rate": 0.0}],
+    "cancellations_by_reason": [
+        {"reason": "out_of_stock", "orders": 2, "share": pytest.approx(2 / 3)},
+        {"reason": "payment_declined", "orders": 1, "share": pytest.approx(1 / 3)},
+    ],
+    "average_order_value": [
+        {
+            "currency": "EUR",
+            "orders": 3,
+            "revenue": {"amount": "55.01", "currency": "EUR"},
+            "average_order_value": {"amount": "18.34", "currency": "EUR"},  # 5501 / 3 = 1833.67
+        },
+        {
+            "currency": "JPY",
+            "orders": 1,
+            "revenue": {"amount": "1500", "currency": "JPY"},
+            "average_order_value": {"amount": "1500", "currency": "JPY"},
+        },
+    ],
+    # 1, 2, 3, 10: the middle of 2 and 3; 85 % of the way from 3 to 10.
+    "time_to_payment": [{"orders": 4, "p50": pytest.approx(2.5), "p95": pytest.approx(8.95)}],
+    "active_orders": [
+        {"status": "DRAFT", "orders": 1},
+        {"status": "PENDING_PAYMENT", "orders": 1},
+        {"status": "PAYMENT_CONFIRMED", "orders": 4},
+    ],
+}
+
+
+@pytest.mark.parametrize("name", kpis.ORDER)
+def test_all_time(client: Client, name: str) -> None:
+    assert kpis.run(client, name) == EXPECTED[name]
+
+
+def test_a_replay_changes_nothing(client: Client) -> None:
+    before = client.query("SELECT count() FROM oms.order_events").result_rows[0][0]
+    # The events again, and of the states only old ones, as a sink that starts over writes them.
+    fill(client, histories())
+    fill(client, [h for h in histories() if len(h.states) > 1], states_from=0)
+    assert client.query("SELECT count() FROM oms.order_events").result_rows[0][0] > before
+    for name in kpis.ORDER:
+        assert kpis.run(client, name) == EXPECTED[name], name
+
+
+def test_a_period_counts_what_happened_in_it(client: Client) -> None:
+    day_two = {"from": at(24 * HOUR), "to": at(48 * HOUR)}
+    assert kpis.run(client, "orders_created", day_two) == [{"orders": 1, "customers": 1}]
+    assert kpis.run(client, "completion", day_two)[0]["submitted"] == 1
+    assert kpis.run(client, "cancellations_by_reason", day_two) == [
+        {"reason": "out_of_stock", "orders": 1, "share": 1.0}
+    ]
+    assert [row["currency"] for row in kpis.run(client, "average_order_value", day_two)] == ["JPY"]
+    # `from` is in the period, `to` is not.
+    assert kpis.run(client, "orders_created", {"from": at(9), "to": at(24 * HOUR)}) == [{"orders": 1, "customers": 1}]
+
+
+def test_a_period_without_orders(client: Client) -> None:
+    nothing = {"to": at(-1)}
+    assert kpis.run(client, "orders_created", nothing) == [{"orders": 0, "customers": 0}]
+    assert kpis.run(client, "completion", nothing)[0]["paid_rate"] is None
+    assert kpis.run(client, "time_to_payment", nothing) == [{"orders": 0, "p50": None, "p95": None}]
+    for name in ("cancellations_by_reason", "average_order_value", "active_orders"):
+        assert kpis.run(client, name, nothing) == []
+
+
+def test_unknown_parameters_are_refused(client: Client) -> None:
+    with pytest.raises(ValueError, match="no parameter until"):
+        kpis.run(client, "orders_created", {"until": at(0)})
+
+
+def test_the_event_loop_gets_the_same(settings: Settings) -> None:
+    async def all_of_them() -> dict[str, Any]:
+        async with await connect_async(settings) as client:
+            return {name: await kpis.run_async(client, name) for name in kpis.ORDER}
+
+    assert asyncio.run(all_of_them()) == EXPECTED
+
+
+def test_sidecars_and_queries_belong_together(client: Client) -> None:
+    folder = kpis.files(kpis.__package__)
+    names = {entry.name for entry in folder.iterdir() if entry.name.endswith((".sql", ".yaml"))}
+    assert names == {f"{name}.{ending}" for name in kpis.ORDER for ending in ("sql", "yaml")}
+    for name, kpi in kpis.load().items():
+        answer = client.query(kpi.sql, parameters=kpis._period(None))
+        assert list(answer.column_names) == list(kpi.columns), name
+        for line in kpi.lines:
+            used = {line.value, *re.findall(r"{(\w+)}", line.label + line.note)}
+            assert used <= kpi.columns.keys(), name
+
+
+def test_migrations_are_applied_once(client: Client) -> None:
+    assert migrate(client) == []
+
+
+# The command line.
+
+
+def test_kpi_as_a_table(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    cli.kpi(settings, "table")
+    printed = capsys.readouterr().out
+    assert max(map(len, printed.splitlines())) <= 80
+    for words in (
+        r"Orders created +9 +3 customers",
+        r"Completion rate +paid +50\.0 % +4 of 8",
+        r"delivered +0\.0 % +> 95 % +0 of 8",
+        r"Cancellations +out_of_stock +2 +66\.7 %",
+        r"Average order value +EUR +18\.34 EUR +3 orders",
+        r"JPY +1,500 JPY +1 orders",
+        r"Time to payment +P50 +2\.50 s",
+        r"PAYMENT_CONFIRMED +4",
+    ):
+        assert re.search(words, printed), (words, printed)
+
+
+def test_kpi_as_json(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    cli.kpi(settings, "json", since=at(0), until=at(100 * HOUR))
+    found = json.loads(capsys.readouterr().out)
+    assert {name: one["rows"] for name, one in found.items()} == EXPECTED
+    assert all(one["meaning"] and one["grain"] and one["unit"] and one["question"] for one in found.values())
+
+
+def test_kpi_as_csv(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    cli.kpi(settings, "csv")
+    found = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert {"kpi": "average_order_value", "of": "JPY", "measure": "revenue", "value": "1500", "unit": "JPY"} in found
+    assert {"kpi": "completion", "of": "", "measure": "paid_rate", "value": "0.5", "unit": "ratio"} in found
+
+
+QUERY = "SELECT status, count() AS orders FROM oms.orders FINAL GROUP BY status ORDER BY status;"
+
+
+def test_sql(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    cli.sql(settings, QUERY, "json")
+    assert json.loads(capsys.readouterr().out)[0] == {"status": "CANCELLED", "orders": 3}
+    cli.sql(settings, "SELECT 1 WHERE 0", "json")
+    assert json.loads(capsys.readouterr().out) == []
+    cli.sql(settings, QUERY, "csv")
+    assert capsys.readouterr().out.splitlines()[:2] == ['"status","orders"', '"CANCELLED",3']
+    cli.sql(settings, QUERY, "table")
+    assert re.search(r"CANCELLED +3", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("format", ["table", "json", "csv"])
+@pytest.mark.parametrize(
+    ("query", "sentence"),
+    [
+        ("DROP TABLE oms.orders", "readonly"),
+        ("INSERT INTO oms.migrations (name) VALUES ('x')", "readonly"),
+        ("SELECT * FROM personal.addresses", "Not enough privileges"),
+        ("SELCT 1", "Syntax error"),
+        ("SELECT 1 FORMAT TSV", "Leave FORMAT TSV away"),
+    ],
+)
+def test_sql_only_reads(settings: Settings, query: str, sentence: str, format: cli.Format) -> None:
+    with pytest.raises(UserError, match=sentence):
+        cli.sql(settings, query, format)
+    with connect(settings) as client:
+        assert client.query("SELECT count() FROM oms.migrations FINAL").result_rows == [(1,)]
+
+
+def test_clickhouse_away(settings: Settings) -> None:
+    away = settings.model_copy(update={"clickhouse_url": f"http://127.0.0.1:{free_port()}"})
+    with pytest.raises(UserError, match="does not answer .* oms up"):
+        cli.kpi(away)

@@ -1,0 +1,586 @@
+"""The sandbox payment provider and the client for it, over real HTTP and with real crashes."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+import uuid
+from collections import Counter
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from processors.payment.provider import (
+    Captured,
+    ChargeOutcome,
+    Declined,
+    HttpPaymentProvider,
+    NotFound,
+    ProviderUnavailable,
+    Refunded,
+    RefundRefused,
+    Unknown,
+)
+from tests.support.processes import free_port, spawn, stop, wait_for
+
+CARD = "4111111111111111"
+
+
+class Service:
+    """A provider process on a folder; it can be killed and started again."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.log = folder / "provider.log"
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.http = httpx.Client(base_url=self.url, timeout=10.0)
+        self.start()
+
+    def start(self) -> None:
+        arguments = ("--data-dir", str(self.folder), "--port", str(self.port))
+        self.process = spawn("sandbox.payment_provider", *arguments, log=self.log)
+        wait_for(f"{self.url}/healthz", self.process)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def close(self) -> None:
+        self.http.close()
+        stop(self.process)
+
+    def charge(self, key: str, token: str = "pm_card_visa", **changes: Any) -> httpx.Response:
+        body = {"amount": 1000, "currency": "EUR", "payment_token": token, "reference": f"order-{key}", "capture": True}
+        return self.http.post("/v1/charges", headers={"Idempotency-Key": key}, json=body | changes)
+
+    def refund(self, key: str, attempt_id: str, amount: int, **more: Any) -> httpx.Response:
+        body = {"attempt_id": attempt_id, "amount": amount} | more
+        return self.http.post("/v1/refunds", headers={"Idempotency-Key": key}, json=body)
+
+    def status(self, key: str) -> str:
+        return str(self.http.get(f"/v1/charges/{key}").json()["status"])
+
+    def ledger(self, limit: int = 1000) -> list[dict[str, Any]]:
+        entries: list[dict[str, Any]] = []
+        after: int | None = 0
+        while after is not None:
+            page = self.http.get("/v1/ledger", params={"after": after, "limit": limit}).json()
+            entries += page["items"]
+            after = page["next"]
+        return entries
+
+    def entries(self, attempt_id: str) -> list[dict[str, Any]]:
+        return [entry for entry in self.ledger() if entry["attempt_id"] == attempt_id]
+
+    def outage(self, seconds: float) -> None:
+        assert self.http.post("/sandbox/outage", json={"seconds": seconds}).status_code == 200
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    running = Service(tmp_path_factory.mktemp("provider"))
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def own_service(tmp_path: Path) -> Iterator[Service]:
+    running = Service(tmp_path)
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def key() -> str:
+    return str(uuid.uuid4())
+
+
+def error(response: httpx.Response) -> tuple[int, str]:
+    return response.status_code, response.json()["error"]["code"]
+
+
+# The provider
+
+
+@pytest.mark.parametrize(
+    ("token", "ending"),
+    [
+        ("pm_card_visa", {"status": "captured"}),
+        ("pm_card_chargeDeclined", {"status": "declined", "decline_code": "card_declined"}),
+        ("pm_nobody_knows", {"status": "declined", "decline_code": "invalid_token"}),
+    ],
+)
+def test_a_charge_ends_as_its_token_says_and_is_in_the_ledger(
+    service: Service, key: str, token: str, ending: dict[str, str]
+) -> None:
+    answer = service.charge(key, token)
+    assert answer.status_code == 200
+    body = answer.json()
+    assert body.pop("id").startswith("ch_")
+    assert body == {"amount": 1000, "currency": "EUR", "reference": f"order-{key}"} | ending
+    assert service.http.get(f"/v1/charges/{key}").json() == answer.json()
+    (entry,) = service.entries(key)
+    assert entry.pop("seq") > 0
+    assert entry.pop("at").endswith("+00:00")
+    assert entry == {
+        "kind": "charge",
+        "key": key,
+        "attempt_id": key,
+        "reference": f"order-{key}",
+        "amount": 1000,
+        "currency": "EUR",
+        "status": ending["status"],
+    }
+
+
+def test_a_charge_never_seen_is_404(service: Service, key: str) -> None:
+    assert error(service.http.get(f"/v1/charges/{key}")) == (404, "charge_not_found")
+    assert error(service.http.get(f"/v1/refunds/{key}")) == (404, "refund_not_found")
+    assert error(service.http.get("/v1/nothing")) == (404, "not_found")
+
+
+def test_one_key_charges_once_however_many_send_it_at_once(service: Service, key: str) -> None:
+    with ThreadPoolExecutor(16) as threads:
+        answers = list(threads.map(lambda _: service.charge(key).content, range(64)))
+    assert len(set(answers)) == 1
+    assert len(service.entries(key)) == 1
+
+
+def test_a_key_with_another_body_is_409(service: Service, key: str) -> None:
+    service.charge(key)
+    for change in ({"amount": 1001}, {"currency": "USD"}, {"payment_token": "pm_x"}, {"reference": "another"}):
+        assert error(service.charge(key, **change)) == (409, "idempotency_key_reuse")
+    assert [entry["amount"] for entry in service.entries(key)] == [1000]
+
+
+def test_refunds_never_exceed_the_charge_whatever_comes_at_once(service: Service, key: str) -> None:
+    service.charge(key)
+    with ThreadPoolExecutor(16) as threads:
+        answers = list(threads.map(lambda n: service.refund(f"{key}-{n}", key, 150), range(32)))
+    assert Counter(answer.status_code for answer in answers) == {200: 6, 409: 26}
+    assert {error(answer) for answer in answers if answer.status_code == 409} == {(409, "amount_exceeds_refundable")}
+    assert service.refund(f"{key}-rest", key, 100).json()["status"] == "refunded"
+    assert error(service.refund(f"{key}-cent", key, 1)) == (409, "amount_exceeds_refundable")
+    refunds = [entry for entry in service.entries(key) if entry["kind"] == "refund"]
+    assert sum(entry["amount"] for entry in refunds) == 1000
+    assert {entry["reference"] for entry in refunds} == {f"order-{key}"}
+
+
+def test_one_refund_key_refunds_once(service: Service, key: str) -> None:
+    service.charge(key)
+    first = service.refund(f"{key}-r", key, 400)
+    assert service.refund(f"{key}-r", key, 400).content == first.content
+    assert service.http.get(f"/v1/refunds/{key}-r").content == first.content
+    assert error(service.refund(f"{key}-r", key, 401)) == (409, "idempotency_key_reuse")
+    assert [entry["amount"] for entry in service.entries(key)] == [1000, 400]
+
+
+def test_what_cannot_be_refunded(service: Service, key: str) -> None:
+    assert error(service.refund(f"{key}-r", key, 1)) == (404, "charge_not_found")
+    service.charge(key, "pm_card_chargeDeclined")
+    assert error(service.refund(f"{key}-r", key, 1)) == (409, "charge_not_captured")
+    service.charge(f"{key}-2")
+    assert error(service.refund(f"{key}-r", f"{key}-2", 1, currency="USD")) == (409, "currency_mismatch")
+    assert error(service.refund(f"{key}-r", f"{key}-2", 0)) == (422, "invalid_request")
+    assert error(service.refund(f"{key}-r", f"{key}-2", -1)) == (422, "invalid_request")
+    assert not [entry for entry in service.ledger() if entry["key"] == f"{key}-r"]
+
+
+@pytest.mark.parametrize("token", [CARD, "4111 1111 1111 1111", "pm-4111-1111-1111-1111", "4222222222222", f"x{CARD}y"])
+def test_a_card_number_is_refused_and_kept_nowhere(service: Service, key: str, token: str) -> None:
+    answer = service.charge(key, token)
+    assert error(answer) == (422, "card_number")
+    assert answer.json()["error"]["field"] == "payment_token"
+    # In a place where no token belongs it is only an invalid body, and not repeated either.
+    stray = service.charge(key, card_number=token)
+    assert error(stray) == (422, "invalid_request")
+    assert error(service.http.get(f"/v1/charges/{key}")) == (404, "charge_not_found")
+    kept = b"".join(path.read_bytes() for path in service.folder.iterdir()) + answer.content + stray.content
+    assert token.encode() not in kept
+    assert b"pm_card_visa" not in kept  # nor any other token
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"amount": 0}, "amount"),
+        ({"amount": 10.0}, "amount"),
+        ({"amount": "10"}, "amount"),
+        ({"amount": True}, "amount"),
+        ({"amount": 10**13}, "amount"),
+        ({"currency": "eur"}, "currency"),
+        ({"payment_token": ""}, "payment_token"),
+        ({"reference": ""}, "reference"),
+        ({"reference": "\ud800"}, None),
+        ({"capture": False}, "capture"),
+        ({"tip": 1}, "tip"),
+    ],
+)
+def test_a_bad_body_is_422_and_names_the_field(
+    service: Service, key: str, change: dict[str, Any], field: str | None
+) -> None:
+    answer = service.charge(key, **change)
+    assert error(answer) == (422, "invalid_request")
+    assert answer.json()["error"].get("field") == field
+    assert service.entries(key) == []
+
+
+def test_a_charge_needs_a_key_of_plain_characters(service: Service) -> None:
+    for bad in ("", "é", "x" * 256):
+        answer = service.http.post("/v1/charges", headers={"Idempotency-Key": bad.encode()}, json={})
+        assert error(answer) == (400, "idempotency_key_required")
+
+
+def test_the_ledger_comes_in_pages(service: Service, key: str) -> None:
+    for n in range(5):
+        service.charge(f"{key}-{n}")
+    whole = service.ledger()
+    assert service.ledger(limit=2) == whole
+    assert [entry["seq"] for entry in whole] == sorted({entry["seq"] for entry in whole})
+    assert error(service.http.get("/v1/ledger", params={"after": "-1"})) == (422, "invalid_request")
+    assert error(service.http.get("/v1/ledger", params={"after": "9" * 19})) == (422, "invalid_request")
+
+
+def test_the_timeout_token_never_answers_and_a_test_says_how_it_ended(service: Service, key: str) -> None:
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(
+            f"{service.url}/v1/charges",
+            headers={"Idempotency-Key": key},
+            json={"amount": 1000, "currency": "EUR", "payment_token": "pm_sandbox_timeout", "reference": "o"},
+            timeout=0.3,
+        )
+    assert service.status(key) == "processing"
+    (before,) = service.entries(key)
+    assert error(service.refund(f"{key}-r", key, 1)) == (409, "charge_not_captured")
+    settle = f"/sandbox/charges/{key}/settle"
+    assert service.http.post(settle, json={"status": "captured"}).json()["status"] == "captured"
+    assert service.http.post(settle, json={"status": "captured"}).status_code == 200
+    assert error(service.http.post(settle, json={"status": "declined"})) == (409, "already_settled")
+    (after,) = service.entries(key)
+    assert (before["status"], after["status"]) == ("processing", "captured")
+    assert after["seq"] > before["seq"]  # so that a reader of pages sees it again
+    assert error(service.http.post(f"/sandbox/charges/{key}-no/settle", json={"status": "captured"}))[0] == 404
+
+
+def test_the_slow_token_takes_three_seconds_for_all_who_ask_and_for_those_who_left(service: Service, key: str) -> None:
+    started = time.monotonic()
+    with ThreadPoolExecutor(3) as threads:
+        both = [threads.submit(service.charge, key, "pm_sandbox_slow") for _ in range(2)]
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(
+                f"{service.url}/v1/charges",
+                headers={"Idempotency-Key": f"{key}-left"},
+                json={"amount": 1000, "currency": "EUR", "payment_token": "pm_sandbox_slow", "reference": "o"},
+                timeout=0.3,
+            )
+        assert (service.status(key), service.status(f"{key}-left")) == ("processing", "processing")
+        answers = [future.result() for future in both]
+    assert 2.9 < time.monotonic() - started < 6
+    assert [answer.json()["status"] for answer in answers] == ["captured", "captured"]
+    assert answers[0].content == answers[1].content
+    eventually(lambda: service.status(f"{key}-left") == "captured")
+    assert len(service.entries(key)) == 1
+
+
+def test_the_flaky_token_fails_once_per_key(service: Service, key: str) -> None:
+    assert error(service.charge(key, "pm_sandbox_flaky")) == (503, "temporarily_unavailable")
+    assert error(service.http.get(f"/v1/charges/{key}")) == (404, "charge_not_found")
+    assert service.charge(key, "pm_sandbox_flaky").json()["status"] == "captured"
+    assert service.charge(key, "pm_sandbox_flaky").json()["status"] == "captured"
+    assert len(service.entries(key)) == 1
+
+
+def test_an_outage_turns_everything_away_but_the_ledger(service: Service, key: str) -> None:
+    service.outage(60)
+    try:
+        assert error(service.charge(key)) == (503, "unavailable")
+        assert error(service.http.get(f"/v1/charges/{key}")) == (503, "unavailable")
+        assert service.entries(key) == []
+        assert service.http.get("/healthz").status_code == 200
+    finally:
+        service.outage(0)
+    assert service.charge(key).status_code == 200
+
+
+def test_a_second_provider_on_the_same_ledger_does_not_start(service: Service) -> None:
+    arguments = ("--data-dir", str(service.folder), "--port", str(free_port()))
+    second = spawn("sandbox.payment_provider", *arguments, log=service.folder / "second.log")
+    try:
+        assert second.wait(10) != 0
+    finally:
+        stop(second)
+    assert "database is locked" in (service.folder / "second.log").read_text()
+
+
+def test_sigterm_ends_it_cleanly_while_a_client_is_held(own_service: Service, key: str) -> None:
+    with ThreadPoolExecutor(1) as threads:
+        held = threads.submit(own_service.charge, key, "pm_sandbox_timeout")
+        eventually(lambda: own_service.entries(key) != [])
+        assert stop(own_service.process, seconds=5) == 0
+        assert isinstance(held.exception(), httpx.RemoteProtocolError)
+    own_service.start()
+    assert own_service.status(key) == "processing"
+
+
+def test_every_answered_charge_survives_kill_9_exactly_once(own_service: Service) -> None:
+    keys = [str(uuid.uuid4()) for _ in range(3000)]
+    flaky, slow = "flaky-before-the-crash", "slow-before-the-crash"
+    own_service.charge(flaky, "pm_sandbox_flaky")
+
+    async def burst(until: int) -> dict[str, str]:
+        """Charge with all keys; the provider dies after `until` answers. key → charge id of what was answered."""
+        answered: dict[str, str] = {}
+        left = iter(keys)
+        async with httpx.AsyncClient(base_url=own_service.url, timeout=10) as http:
+
+            async def client() -> None:
+                for key in left:
+                    body = {"amount": 700, "currency": "EUR", "payment_token": "pm_card_visa", "reference": key}
+                    try:
+                        answer = await http.post("/v1/charges", headers={"Idempotency-Key": key}, json=body)
+                    except httpx.TransportError:
+                        return
+                    answered[key] = answer.json()["id"]
+                    if len(answered) == until:
+                        own_service.process.kill()
+
+            await asyncio.gather(*(client() for _ in range(32)))
+        return answered
+
+    with ThreadPoolExecutor(1) as threads:
+        pending = threads.submit(own_service.charge, slow, "pm_sandbox_slow")
+        eventually(lambda: own_service.entries(slow) != [])
+        answered = asyncio.run(burst(400))
+        assert isinstance(pending.exception(), httpx.TransportError)
+    own_service.process.wait()
+    assert 400 <= len(answered) < 500
+    own_service.start()
+
+    charges = Counter(entry["key"] for entry in own_service.ledger())
+    assert set(charges.values()) == {1}
+    assert answered.keys() <= charges.keys()
+    for key, charge_id in list(answered.items())[-50:]:  # the last ones before the crash
+        assert own_service.http.get(f"/v1/charges/{key}").json()["id"] == charge_id
+        assert own_service.charge(key, amount=700, reference=key).json()["id"] == charge_id
+    assert own_service.charge(flaky, "pm_sandbox_flaky").json()["status"] == "captured"
+    eventually(lambda: own_service.status(slow) == "captured")  # its clock went on
+    assert len(own_service.ledger()) == len(charges) + 1
+
+
+# The client
+
+
+def run(scenario: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(asyncio.wait_for(scenario, 20))
+
+
+def impatient(url: str, **changes: Any) -> HttpPaymentProvider:
+    return HttpPaymentProvider(url, **{"timeout": 0.5, "backoff": 0.01, "backoff_max": 0.05, **changes})
+
+
+async def visa(provider: HttpPaymentProvider, key: str, amount: int = 1000) -> ChargeOutcome:
+    return await provider.charge(key, "order-1", amount, "EUR", "pm_card_visa")
+
+
+def test_the_client_tells_what_the_provider_said(service: Service, key: str) -> None:
+    async def scenario() -> None:
+        async with HttpPaymentProvider(service.url) as provider:
+            assert await provider.find_charge(key) == NotFound()
+            charged = await visa(provider, key)
+            assert isinstance(charged, Captured)
+            assert charged.amount == 1000
+            assert await visa(provider, key) == charged
+            assert await provider.find_charge(key) == charged
+            assert await visa(provider, key, amount=2000) == Unknown("idempotency_key_reuse")
+            declined = await provider.charge(f"{key}-d", "o", 1, "EUR", "pm_card_chargeDeclined")
+            assert declined == Declined("card_declined")
+            assert await provider.find_charge(f"{key}-d") == declined
+            assert await provider.charge(f"{key}-c", "o", 1, "EUR", CARD) == Declined("card_number")
+            odd = f"{key}/../?odd#id%"
+            assert isinstance(await visa(provider, odd), Captured)
+            assert isinstance(await provider.find_charge(odd), Captured)
+
+            assert await provider.find_refund(key) == NotFound()
+            refunded = await provider.refund(key, key, 600, "EUR")
+            assert isinstance(refunded, Refunded)
+            assert await provider.find_refund(key) == refunded
+            assert await provider.refund(key, key, 600, "EUR") == refunded
+            assert await provider.refund(key, key, 601, "EUR") == Unknown("idempotency_key_reuse")
+            assert await provider.refund(f"{key}-2", key, 401, "EUR") == RefundRefused("amount_exceeds_refundable")
+            assert await provider.refund(f"{key}-2", f"{key}-no", 1, "EUR") == RefundRefused("charge_not_found")
+
+    run(scenario())
+
+
+def test_the_client_retries_what_was_turned_away(service: Service, key: str) -> None:
+    async def scenario() -> None:
+        async with impatient(service.url) as provider:
+            flaky = await provider.charge(key, "o", 1000, "EUR", "pm_sandbox_flaky")
+            assert isinstance(flaky, Captured)
+
+    run(scenario())
+    assert len(service.entries(key)) == 1
+
+
+def test_a_charge_without_an_answer_is_unknown_until_the_provider_says_more(
+    service: Service, key: str, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        async with impatient(service.url, breaker_threshold=1) as provider:
+            # One silence opens the breaker, so the question is not even sent.
+            hung = await provider.charge(key, "o", 1000, "EUR", "pm_sandbox_timeout")
+            assert hung == Unknown("timeout")
+        async with impatient(service.url) as provider:
+            hung = await provider.charge(key, "o", 1000, "EUR", "pm_sandbox_timeout")
+            assert hung == Unknown("processing")
+            service.http.post(f"/sandbox/charges/{key}/settle", json={"status": "captured"})
+            assert isinstance(await provider.find_charge(key), Captured)
+
+    run(scenario())
+    assert len(service.entries(key)) == 1
+    logged = capsys.readouterr()
+    assert "circuit breaker" in logged.out + caplog.text
+    assert "pm_sandbox" not in logged.out + logged.err + caplog.text
+
+
+def test_a_connection_lost_after_the_charge_is_found_out(service: Service, key: str) -> None:
+    async def scenario() -> None:
+        async with Wire(service.port).open() as wire, impatient(wire.url) as provider:
+            wire.plan = ["answer lost"]
+            assert isinstance(await visa(provider, key), Captured)
+            wire.plan = ["answer lost"]
+            assert isinstance(await provider.refund(key, key, 1, "EUR"), Refunded)
+
+    run(scenario())
+    assert [entry["amount"] for entry in service.entries(key)] == [1000, 1]
+
+
+def test_a_connection_lost_before_the_charge_stays_unknown(service: Service, key: str) -> None:
+    async def scenario() -> None:
+        async with Wire(service.port).open() as wire, impatient(wire.url) as provider:
+            wire.plan = ["request lost"]
+            assert await visa(provider, key) == Unknown("connection_lost, not seen yet")
+            wire.plan = ["request lost"]
+            assert await provider.refund(key, key, 1, "EUR") == Unknown("connection_lost, not seen yet")
+            wire.plan = ["request lost"]
+            assert await provider.find_charge(key) == Unknown("connection_lost")
+            # The same attempt again is safe.
+            assert isinstance(await visa(provider, key), Captured)
+
+    run(scenario())
+    assert len(service.entries(key)) == 1
+
+
+def test_nobody_there_is_unavailable_not_unknown(key: str) -> None:
+    async def scenario() -> None:
+        async with impatient(f"http://127.0.0.1:{free_port()}") as provider:
+            with pytest.raises(ProviderUnavailable):
+                await visa(provider, key)
+            with pytest.raises(ProviderUnavailable):
+                await provider.find_charge(key)
+
+    run(scenario())
+
+
+def test_an_outage_opens_the_breaker_and_its_end_closes_it(service: Service, key: str) -> None:
+    async def scenario() -> None:
+        async with Wire(service.port).open() as wire:
+            async with impatient(wire.url, attempts=3, breaker_threshold=5, breaker_ttl=0.5) as provider:
+                for _ in range(2):
+                    with pytest.raises(ProviderUnavailable):
+                        await visa(provider, key)
+                assert wire.requests == 5
+                for _ in range(20):
+                    with pytest.raises(ProviderUnavailable, match="open") as refused:
+                        await visa(provider, key)
+                assert wire.requests == 5
+                # purgatory's own exception is one object: it must not collect the tracebacks of all callers.
+                assert refused.value.__context__ is not None
+                assert refused.value.__context__.__traceback__ is None
+                service.outage(0)
+                await asyncio.sleep(0.55)
+                assert isinstance(await visa(provider, key), Captured)
+
+    service.outage(60)
+    try:
+        run(scenario())
+    finally:
+        service.outage(0)
+    assert len(service.entries(key)) == 1
+
+
+def test_one_request_at_a_time_probes_a_provider_that_hung(own_service: Service, key: str) -> None:
+    async def scenario() -> None:
+        async with impatient(own_service.url, breaker_threshold=2, breaker_ttl=0.6) as provider:
+
+            async def many(name: str) -> Counter[type[Any]]:
+                outcomes = await asyncio.gather(
+                    *(visa(provider, f"{key}-{name}-{n}") for n in range(10)), return_exceptions=True
+                )
+                return Counter(type(outcome) for outcome in outcomes)
+
+            own_service.process.send_signal(signal.SIGSTOP)
+            try:
+                assert await many("hang") == {Unknown: 10}
+                assert await many("open") == {ProviderUnavailable: 10}
+                await asyncio.sleep(0.65)
+                assert await many("probe") == {Unknown: 1, ProviderUnavailable: 9}
+            finally:
+                own_service.process.send_signal(signal.SIGCONT)
+            await asyncio.sleep(0.65)
+            assert await many("back") == {Captured: 1, ProviderUnavailable: 9}
+            assert await many("on") == {Captured: 10}
+            # What hung has happened meanwhile, as Unknown says it may have. Asked again, it is known.
+            assert Counter([type(await provider.find_charge(f"{key}-hang-{n}")) for n in range(10)]) == {Captured: 10}
+
+    run(scenario())
+    assert set(Counter(entry["key"] for entry in own_service.ledger()).values()) == {1}
+
+
+class Wire:
+    """A TCP relay to the provider, one request a connection, that loses what `plan` says; then it is faithful."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self.plan: list[str] = []
+        self.requests = 0
+        self.url = ""
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Wire]:
+        async with await asyncio.start_server(self._relay, "127.0.0.1", 0) as server:
+            self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            yield self
+
+    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        request = await self._message(reader)
+        self.requests += 1
+        fate = self.plan.pop(0) if self.plan else "passed on"
+        if fate != "request lost":
+            there, back = await asyncio.open_connection("127.0.0.1", self._port)
+            back.write(request)
+            answer = await self._message(there)
+            back.close()
+            if fate != "answer lost":
+                writer.write(answer.replace(b"\r\n", b"\r\nConnection: close\r\n", 1))
+        writer.close()
+
+    @staticmethod
+    async def _message(reader: asyncio.StreamReader) -> bytes:
+        head = await reader.readuntil(b"\r\n\r\n")
+        lengths = [line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
+        return head + (await reader.readexactly(int(lengths[0].split(b":")[1])) if lengths else b"")
+
+
+def eventually(condition: Any, seconds: float = 8.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
