@@ -51,6 +51,7 @@ Progress = Callable[[str, int, int], None]
 
 _DOWNLOADS = 4
 _ATTEMPTS = 3
+_RETRY_SECONDS = 1.0
 
 # Measured on 2 cores (docs/decisions/0001-embedded-kafka.md).
 _JVM_OPTIONS = (
@@ -224,7 +225,7 @@ def exec_kafka(data_dir: Path, port: int, controller_port: int) -> NoReturn:
 
 
 def wait_until_answers(bootstrap: str, timeout: float) -> None:
-    """Block until the broker at `bootstrap` serves metadata.
+    """Block until a broker at `bootstrap` is in service: it answers, and its controller lets it lead partitions.
 
     Raises:
         EmbeddedKafkaError: it did not within `timeout` seconds.
@@ -232,13 +233,15 @@ def wait_until_answers(bootstrap: str, timeout: float) -> None:
     # Librdkafka logs each refused connection; while a broker starts these are expected.
     client = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0, "reconnect.backoff.max.ms": 200})
     deadline = time.monotonic() + timeout
-    while True:
+    failure: KafkaException | None = None
+    while (left := deadline - time.monotonic()) > 0:
         try:
-            if client.list_topics(timeout=min(1.0, timeout)).brokers:
+            if client.list_topics(timeout=min(1.0, left)).brokers:
                 return
         except KafkaException as error:
-            if time.monotonic() >= deadline:
-                raise EmbeddedKafkaError(f"Kafka at {bootstrap} did not answer within {timeout:g} s.") from error
+            failure = error
+        time.sleep(0.05)
+    raise EmbeddedKafkaError(f"Kafka at {bootstrap} did not answer within {timeout:g} s.") from failure
 
 
 def write_lock() -> int:
@@ -310,7 +313,7 @@ def _download(jar: _Jar, partial: Path, folder: Path) -> None:
                 raise EmbeddedKafkaError(
                     f"{jar.coordinate} can't be downloaded: check the network ({type(error).__name__})."
                 ) from error
-            time.sleep(attempt)
+            time.sleep(attempt * _RETRY_SECONDS)
             continue
         except RuntimeError as error:
             raise EmbeddedKafkaError(f"{jar.coordinate} is not in the Maven repository.") from error

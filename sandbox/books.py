@@ -84,7 +84,7 @@ def _charges(books: Books) -> Check:
         if payment.status == "captured"
     ]
     return Check(
-        "Charges in the provider's ledger = captured in the orders",
+        "Charges: provider's ledger = orders",
         f"{len(charged):,} charges",
         _differences("charge", charged, captured),
     )
@@ -103,7 +103,7 @@ def _refunds(books: Books) -> Check:
         for order in books.orders
         if order.status == OrderStatus.CANCELLED and order.captured != order.refunded
     ]
-    return Check("Refunds in the ledger = refunds of the orders", f"{len(returned):,} refunds", wrong + owed)
+    return Check("Refunds: provider's ledger = orders", f"{len(returned):,} refunds", wrong + owed)
 
 
 def _stock(books: Books, stocked: Mapping[str, int]) -> Check:
@@ -130,7 +130,7 @@ def _stock(books: Books, stocked: Mapping[str, int]) -> Check:
         if reserved[sku] != held[sku]:
             wrong.append(f"{sku}: {reserved[sku]} are reserved, orders hold {held[sku]}")
     facts = f"{on_hand.total():,} on hand + {reserved.total():,} reserved + {shipped.total():,} shipped"
-    return Check("Stock is conserved, and held by living orders only", facts, wrong)
+    return Check("Stock adds up, for every SKU", facts, wrong)
 
 
 def _differences(what: str, there: Iterable[tuple[str, int, str]], here: Iterable[tuple[str, int, str]]) -> list[str]:

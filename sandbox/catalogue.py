@@ -86,6 +86,23 @@ async def load_catalogue(base_url: str, token: str, session: aiohttp.ClientSessi
     return len(products)
 
 
+async def for_sale(base_url: str, token: str, session: aiohttp.ClientSession) -> dict[str, int]:
+    """Every SKU that the shop lists, and how many units it says there are (0 also when nobody counted)."""
+    found: dict[str, int] = {}
+    query: dict[str, str] = {"limit": "500"}
+    while True:
+        async with session.get(
+            f"{base_url}/v1/products", params=query, headers={"Authorization": f"Bearer {token}"}
+        ) as answer:
+            if answer.status != 200:
+                raise CatalogueError(f"the list of products was refused: {answer.status} {(await answer.text())[:500]}")
+            page = await answer.json()
+        found |= {product["sku"]: product["available"] or 0 for product in page["items"]}
+        if page["next"] is None:
+            return found
+        query["cursor"] = page["next"]
+
+
 async def add_stock(
     base_url: str, token: str, session: aiohttp.ClientSession, sku: str, units: int, reason: str, key: str
 ) -> None:

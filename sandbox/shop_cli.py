@@ -30,7 +30,7 @@ from runtime.errors import UserError
 from runtime.settings import Settings
 from runtime.stack import free_port, read_stack, stack_settings
 from sandbox.books import Check, audit, read_books
-from sandbox.catalogue import SampleProduct, catalogue, load_catalogue
+from sandbox.catalogue import catalogue, for_sale, load_catalogue
 from sandbox.people import arrivals, plan
 from sandbox.shop import Outcome, Shop, Tally, closed_loop, open_loop, percentile, session
 
@@ -158,31 +158,24 @@ async def _simulate(
 
 
 async def ensure_catalogue(client: aiohttp.ClientSession, url: str, settings: Settings) -> None:
-    """Load the sample catalogue unless the shop sells it already."""
+    """Load the sample catalogue unless the shop has it already, and wait until all of it is for sale. UserError when
+    nobody answers or it isn't after 30 s."""
+    token = staff_token(settings)
+    wanted = {product.sku for product in catalogue()}
     try:
-        async with client.get(
-            f"{url}/v1/products", headers={"Authorization": f"Bearer {staff_token(settings)}"}
-        ) as got:
-            got.raise_for_status()
-            known: set[str] = {product["sku"] for product in (await got.json())["items"]}
+        known = await for_sale(url, token, client)
     except aiohttp.ClientConnectionError as error:
         raise UserError(f"Nobody answers at {url}: is the stack up (`oms status`)?") from error
-    if not known.issuperset(product.sku for product in catalogue()):
-        await load_catalogue(url, staff_token(settings), client)
-        await sellable(client, url, catalogue())
-
-
-async def sellable(client: aiohttp.ClientSession, url: str, products: tuple[SampleProduct, ...]) -> None:
-    """Wait until the shop's list shows every product in stock. UserError after 30 s."""
-    wanted = {product.sku for product in products}
+    if wanted <= known.keys():
+        return
+    await load_catalogue(url, token, client)
     until = time.perf_counter() + 30
     while time.perf_counter() < until:
-        async with client.get(f"{url}/v1/products") as got:
-            items = (await got.json()).get("items", [])
-        if wanted <= {item["sku"] for item in items if item["available"]}:
+        known = await for_sale(url, token, client)
+        if all(known.get(sku) for sku in wanted):
             return
         await asyncio.sleep(0.1)
-    raise UserError("The catalogue was loaded, but the shop doesn't list it after 30 s: see `oms status`.")
+    raise UserError("The catalogue was loaded, but the shop doesn't list all of it after 30 s: see `oms status`.")
 
 
 # Something to look at

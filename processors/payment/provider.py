@@ -208,7 +208,7 @@ class HttpPaymentProvider:
             headers["Idempotency-Key"] = key
         data = None if body is None else orjson.dumps(body)
         try:
-            # No redirects: a token goes to the configured address only. (aiohttp itself repeats no POST.)
+            # No redirects: a token goes to the configured address only. aiohttp repeats a lost GET, never a POST.
             async with self._session.request(
                 method, path, data=data, headers=headers, allow_redirects=False
             ) as response:

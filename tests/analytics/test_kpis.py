@@ -20,11 +20,11 @@ from analytics.migrate import migrate
 from processors.sinks import rows
 from runtime.errors import UserError
 from runtime.settings import Settings
-from runtime.stack import free_port
 from schemas.codec import encode
+from tests.support.engines import clickhouse
 from tests.support.examples import at
 from tests.support.histories import History
-from tests.support.processes import clickhouse
+from tests.support.parts import free_port
 
 HOUR = 3600
 
@@ -239,5 +239,5 @@ def test_sql_only_reads(settings: Settings, query: str, sentence: str, format: c
 
 def test_clickhouse_away(settings: Settings) -> None:
     away = settings.model_copy(update={"clickhouse_url": f"http://127.0.0.1:{free_port()}"})
-    with pytest.raises(UserError, match="does not answer .* oms up"):
+    with pytest.raises(UserError, match=r"does not answer .* `oms up`"):
         cli.kpi(away)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
+import subprocess
+import sys
 import time
 import uuid
 from collections import Counter
@@ -13,6 +16,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import httpx
 import pytest
 
@@ -27,9 +31,16 @@ from processors.payment.provider import (
     RefundRefused,
     Unknown,
 )
-from tests.support.processes import free_port, spawn, stop, wait_for
+from runtime.stack import free_port
+from tests.support.processes import until
 
 CARD = "4111111111111111"
+
+
+def spawn(folder: Path, port: int) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "sandbox.payment_provider", "--data-dir", str(folder), "--port", str(port)]
+    with (folder / "provider.log").open("ab") as log:
+        return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
 
 
 class Service:
@@ -37,28 +48,35 @@ class Service:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.log = folder / "provider.log"
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.http = httpx.Client(base_url=self.url, timeout=10.0)
         self.start()
 
     def start(self) -> None:
-        arguments = ("--data-dir", str(self.folder), "--port", str(self.port))
-        self.process = spawn("sandbox.payment_provider", *arguments, log=self.log)
-        wait_for(f"{self.url}/healthz", self.process)
+        self.process = spawn(self.folder, self.port)
+        until(self._answers, "the provider answers")
 
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
+    def _answers(self) -> bool:
+        assert self.process.poll() is None, (self.folder / "provider.log").read_text()
+        try:
+            return self.http.get("/healthz").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def stop(self) -> int:
+        """SIGTERM; the exit code."""
+        self.process.terminate()
+        return self.process.wait(5)
 
     def close(self) -> None:
         self.http.close()
-        stop(self.process)
+        self.process.kill()
+        self.process.wait()
 
     def charge(self, key: str, token: str = "pm_card_visa", **changes: Any) -> httpx.Response:
         body = {"amount": 1000, "currency": "EUR", "payment_token": token, "reference": f"order-{key}", "capture": True}
-        return self.http.post("/v1/charges", headers={"Idempotency-Key": key}, json=body | changes)
+        return self.http.post("/v1/charges", headers={"Idempotency-Key": key}, content=json.dumps(body | changes))
 
     def refund(self, key: str, attempt_id: str, amount: int, **more: Any) -> httpx.Response:
         body = {"attempt_id": attempt_id, "amount": amount} | more
@@ -234,7 +252,7 @@ def test_a_bad_body_is_422_and_names_the_field(
 
 def test_a_charge_needs_a_key_of_plain_characters(service: Service) -> None:
     for bad in ("", "é", "x" * 256):
-        answer = service.http.post("/v1/charges", headers={"Idempotency-Key": bad.encode()}, json={})
+        answer = service.http.post("/v1/charges", headers=[(b"Idempotency-Key", bad.encode())], json={})
         assert error(answer) == (400, "idempotency_key_required")
 
 
@@ -285,7 +303,7 @@ def test_the_slow_token_takes_three_seconds_for_all_who_ask_and_for_those_who_le
     assert 2.9 < time.monotonic() - started < 6
     assert [answer.json()["status"] for answer in answers] == ["captured", "captured"]
     assert answers[0].content == answers[1].content
-    eventually(lambda: service.status(f"{key}-left") == "captured")
+    until(lambda: service.status(f"{key}-left") == "captured", "the charge whose client left is captured")
     assert len(service.entries(key)) == 1
 
 
@@ -310,23 +328,20 @@ def test_an_outage_turns_everything_away_but_the_ledger(service: Service, key: s
 
 
 def test_a_second_provider_on_the_same_ledger_does_not_start(service: Service) -> None:
-    arguments = ("--data-dir", str(service.folder), "--port", str(free_port()))
-    second = spawn("sandbox.payment_provider", *arguments, log=service.folder / "second.log")
+    second = spawn(service.folder, free_port())
     try:
         assert second.wait(10) != 0
     finally:
-        stop(second)
-    assert "database is locked" in (service.folder / "second.log").read_text()
+        second.kill()
+    assert "database is locked" in (service.folder / "provider.log").read_text()
 
 
 def test_sigterm_ends_it_cleanly_while_a_client_is_held(own_service: Service, key: str) -> None:
     with ThreadPoolExecutor(1) as threads:
         held = threads.submit(own_service.charge, key, "pm_sandbox_timeout")
-        eventually(lambda: own_service.entries(key) != [])
-        assert stop(own_service.process, seconds=5) == 0
+        until(lambda: own_service.entries(key), "the held charge is there")
+        assert own_service.stop() == 0
         assert isinstance(held.exception(), httpx.RemoteProtocolError)
-    own_service.start()
-    assert own_service.status(key) == "processing"
 
 
 def test_every_answered_charge_survives_kill_9_exactly_once(own_service: Service) -> None:
@@ -334,33 +349,31 @@ def test_every_answered_charge_survives_kill_9_exactly_once(own_service: Service
     flaky, slow = "flaky-before-the-crash", "slow-before-the-crash"
     own_service.charge(flaky, "pm_sandbox_flaky")
 
-    async def burst(until: int) -> dict[str, str]:
-        """Charge with all keys; the provider dies after `until` answers. key → charge id of what was answered."""
+    async def burst() -> dict[str, str]:
+        """Charge with all keys; the provider dies after 400 answers. key → charge id of what was answered."""
         answered: dict[str, str] = {}
-        left = iter(keys)
-        async with httpx.AsyncClient(base_url=own_service.url, timeout=10) as http:
+        left = iter([*keys[:350], slow, *keys[350:]])
+        async with aiohttp.ClientSession(own_service.url) as http:
 
             async def client() -> None:
                 for key in left:
-                    body = {"amount": 700, "currency": "EUR", "payment_token": "pm_card_visa", "reference": key}
+                    token = "pm_sandbox_slow" if key == slow else "pm_card_visa"
+                    body = {"amount": 700, "currency": "EUR", "payment_token": token, "reference": key}
                     try:
-                        answer = await http.post("/v1/charges", headers={"Idempotency-Key": key}, json=body)
-                    except httpx.TransportError:
+                        async with http.post("/v1/charges", headers={"Idempotency-Key": key}, json=body) as answer:
+                            answered[key] = (await answer.json())["id"]
+                    except aiohttp.ClientError:
                         return
-                    answered[key] = answer.json()["id"]
-                    if len(answered) == until:
+                    if len(answered) == 400:
                         own_service.process.kill()
 
             await asyncio.gather(*(client() for _ in range(32)))
         return answered
 
-    with ThreadPoolExecutor(1) as threads:
-        pending = threads.submit(own_service.charge, slow, "pm_sandbox_slow")
-        eventually(lambda: own_service.entries(slow) != [])
-        answered = asyncio.run(burst(400))
-        assert isinstance(pending.exception(), httpx.TransportError)
+    answered = asyncio.run(burst())
     own_service.process.wait()
     assert 400 <= len(answered) < 500
+    assert slow not in answered
     own_service.start()
 
     charges = Counter(entry["key"] for entry in own_service.ledger())
@@ -370,8 +383,8 @@ def test_every_answered_charge_survives_kill_9_exactly_once(own_service: Service
         assert own_service.http.get(f"/v1/charges/{key}").json()["id"] == charge_id
         assert own_service.charge(key, amount=700, reference=key).json()["id"] == charge_id
     assert own_service.charge(flaky, "pm_sandbox_flaky").json()["status"] == "captured"
-    eventually(lambda: own_service.status(slow) == "captured")  # its clock went on
-    assert len(own_service.ledger()) == len(charges) + 1
+    until(lambda: own_service.status(slow) == "captured", "the slow charge's clock went on")
+    assert len(own_service.ledger()) == len(charges) + 1  # the flaky one
 
 
 # The client
@@ -469,7 +482,7 @@ def test_a_connection_lost_before_the_charge_stays_unknown(service: Service, key
             assert await visa(provider, key) == Unknown("connection_lost, not seen yet")
             wire.plan = ["request lost"]
             assert await provider.refund(key, key, 1, "EUR") == Unknown("connection_lost, not seen yet")
-            wire.plan = ["request lost"]
+            wire.plan = ["request lost"] * 2  # aiohttp asks a second time by itself: it may, GET changes nothing
             assert await provider.find_charge(key) == Unknown("connection_lost")
             # The same attempt again is safe.
             assert isinstance(await visa(provider, key), Captured)
@@ -491,22 +504,24 @@ def test_nobody_there_is_unavailable_not_unknown(key: str) -> None:
 
 def test_an_outage_opens_the_breaker_and_its_end_closes_it(service: Service, key: str) -> None:
     async def scenario() -> None:
-        async with Wire(service.port).open() as wire:
-            async with impatient(wire.url, attempts=3, breaker_threshold=5, breaker_ttl=0.5) as provider:
-                for _ in range(2):
-                    with pytest.raises(ProviderUnavailable):
-                        await visa(provider, key)
-                assert wire.requests == 5
-                for _ in range(20):
-                    with pytest.raises(ProviderUnavailable, match="open") as refused:
-                        await visa(provider, key)
-                assert wire.requests == 5
-                # purgatory's own exception is one object: it must not collect the tracebacks of all callers.
-                assert refused.value.__context__ is not None
-                assert refused.value.__context__.__traceback__ is None
-                service.outage(0)
-                await asyncio.sleep(0.55)
-                assert isinstance(await visa(provider, key), Captured)
+        async with (
+            Wire(service.port).open() as wire,
+            impatient(wire.url, attempts=3, breaker_threshold=5, breaker_ttl=0.5) as provider,
+        ):
+            for _ in range(2):
+                with pytest.raises(ProviderUnavailable):
+                    await visa(provider, key)
+            assert wire.requests == 5
+            for _ in range(20):
+                with pytest.raises(ProviderUnavailable, match="open") as refused:
+                    await visa(provider, key)
+            assert wire.requests == 5
+            # purgatory's own exception is one object: it must not collect the tracebacks of all callers.
+            assert refused.value.__context__ is not None
+            assert refused.value.__context__.__traceback__ is None
+            service.outage(0)
+            await asyncio.sleep(0.55)
+            assert isinstance(await visa(provider, key), Captured)
 
     service.outage(60)
     try:
@@ -577,10 +592,3 @@ class Wire:
         head = await reader.readuntil(b"\r\n\r\n")
         lengths = [line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
         return head + (await reader.readexactly(int(lengths[0].split(b":")[1])) if lengths else b"")
-
-
-def eventually(condition: Any, seconds: float = 8.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)

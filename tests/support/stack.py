@@ -166,13 +166,12 @@ class Stack:
     def ledger(self) -> list[dict[str, Any]]:
         """What the payment provider really did, in its own words."""
         entries: list[dict[str, Any]] = []
-        while True:
-            after = entries[-1]["seq"] if entries else 0
+        after: int | None = 0
+        while after is not None:
             page = httpx.get(f"{self.settings.payment_url}/v1/ledger", params={"after": after}, timeout=30).json()
-            found = page["entries"] if isinstance(page, dict) else page
-            if not found:
-                return entries
-            entries.extend(found)
+            entries.extend(page["items"])
+            after = page["next"]
+        return entries
 
     def sql(self, query: str, **parameters: Any) -> list[dict[str, Any]]:
         """Rows of a query, over ClickHouse's own HTTP interface."""

@@ -53,11 +53,14 @@ def applied(broker: Settings) -> list[str]:
     return apply(broker, load(), "embedded")
 
 
-def configs(settings: Settings, topic: str) -> dict[str, str]:
-    resource = ConfigResource(ResourceType.TOPIC, topic)
+def configs(settings: Settings, *topics: str) -> dict[str, dict[str, str]]:
+    resources = [ConfigResource(ResourceType.TOPIC, topic) for topic in topics]
     admin = kafka.admin(settings)  # kept in a name: without one it would be gone before its answer comes
-    found = admin.describe_configs([resource])[resource].result()
-    return {name: entry.value for name, entry in found.items()}
+    described = admin.describe_configs(resources)
+    return {
+        resource.name: {name: entry.value for name, entry in future.result().items()}
+        for resource, future in described.items()
+    }
 
 
 def set_config(admin: AdminClient, resource: ConfigResource) -> None:
@@ -84,17 +87,17 @@ def test_all_topics_and_changelogs_are_made(broker: Settings, applied: list[str]
 
 def test_they_are_configured_as_the_design_says(broker: Settings, applied: list[str]) -> None:
     topology = load()
-    for name in [*topology.topics, *topology.changelog_topics()]:
-        found = configs(broker, name)
-        assert found["message.timestamp.type"] == "LogAppendTime", name
-        assert found["min.insync.replicas"] == "1", name
-        assert found["max.message.bytes"] == ("3145728" if name == "dead.letters" else "1048576"), name
+    found = configs(broker, *topology.topics, *topology.changelog_topics())
+    for name, config in found.items():
+        assert config["message.timestamp.type"] == "LogAppendTime", name
+        assert config["min.insync.replicas"] == "1", name
+        assert config["max.message.bytes"] == ("3145728" if name == "dead.letters" else "1048576"), name
     for name in ["order.states", "catalog.products", *topology.changelog_topics()]:
-        assert configs(broker, name)["cleanup.policy"] == "compact", name
-    assert configs(broker, "order.events")["cleanup.policy"] == "delete"
-    assert configs(broker, "order.events")["retention.ms"] == str(7 * 366 * 86_400_000)
-    assert configs(broker, "order.replies")["retention.ms"] == "3600000"
-    assert configs(broker, "order.replies")["segment.ms"] == "900000"
+        assert found[name]["cleanup.policy"] == "compact", name
+    assert found["order.events"]["cleanup.policy"] == "delete"
+    assert found["order.events"]["retention.ms"] == str(7 * 366 * 86_400_000)
+    assert found["order.replies"]["retention.ms"] == "3600000"
+    assert found["order.replies"]["segment.ms"] == "900000"
 
 
 def test_again_it_does_nothing_and_fast(broker: Settings, applied: list[str]) -> None:
@@ -123,7 +126,7 @@ def test_what_differs_is_changed_and_said(broker: Settings, applied: list[str]) 
         for key, value in (("retention.ms", "1000"), ("message.timestamp.type", "CreateTime"))
     ]
     set_config(admin, ConfigResource(ResourceType.TOPIC, "payment.results", incremental_configs=entries))
-    eventually(lambda: configs(broker, "payment.results")["retention.ms"] == "1000")
+    eventually(lambda: configs(broker, "payment.results")["payment.results"]["retention.ms"] == "1000")
     assert sorted(apply(broker, load(), "embedded")) == [
         "changed payment.results: message.timestamp.type is LogAppendTime, was CreateTime",
         f"changed payment.results: retention.ms is {7 * 366 * 86_400_000}, was 1000",
@@ -161,7 +164,7 @@ def test_a_broker_that_forgets_offsets_too_soon_is_refused(
     path.write_text(text.replace("exceptions, retention: 7y", "exceptions, retention: 11y"))
     with pytest.raises(TopologyError, match=r"forget a group's offsets after 5256000 minutes, .* kept for 5797440"):
         apply(broker, load(path), "embedded")
-    assert configs(broker, "exceptions")["retention.ms"] == str(7 * 366 * 86_400_000)
+    assert configs(broker, "exceptions")["exceptions"]["retention.ms"] == str(7 * 366 * 86_400_000)
 
 
 def test_no_broker_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
