@@ -108,19 +108,30 @@ def check() -> None:
 
 
 @pipeline.command()
-def lock() -> None:
-    """Accept what topology.yaml names now: renaming a group, topic or store afterwards is refused."""
+def lock(accept: Annotated[bool, typer.Option("--accept", help="write it as topology.yaml is now")] = False) -> None:
+    """Say what topology.yaml names otherwise than its lock: state and offsets are found by these names."""
     from runtime import topology_lock
 
-    typer.echo(f"wrote {topology_lock.accept(_topology()).name}")
+    topology = _topology()
+    if accept:
+        typer.echo(f"wrote {topology_lock.accept(topology).name}")
+    elif differences := topology_lock.differences(topology):
+        raise UserError("\n".join(differences))
+    else:
+        typer.echo("topology.yaml is as its lock has it")
 
 
 @pipeline.command()
-def graph() -> None:
+def graph(write: Annotated[bool, typer.Option("--write", help="renew the drawings in the docs")] = False) -> None:
     """Print the pipeline as a Mermaid graph."""
     from runtime import topology_graph
 
-    typer.echo(topology_graph.graph(_topology()))
+    topology = _topology()
+    if not write:
+        typer.echo(topology_graph.render(topology))
+        return
+    for path in topology_graph.drawings(topology.path.parent):
+        typer.echo(f"{path.name}: {'drawn anew' if topology_graph.write(path, topology) else 'is fresh'}")
 
 
 @pipeline.command()

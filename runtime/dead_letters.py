@@ -4,9 +4,9 @@ A letter is *open* until it is retried or discarded. Retrying re-produces it to 
 own key, value and headers, and with headers of ours that say whom it is for (`for_me`) and where in a batch it
 stands (`retry_of`). If it fails again, that is a new letter, because it lies at another offset.
 
-A stateful processor parks the key of a dead-lettered message (rule 13): what comes later under that key follows
-it here with reason `parked`, so that a retry replays everything in order. The protocol is `admits`, `park` and
-`settle` below; they count the open letters of a key in one state entry under that key.
+A processor whose keys are orders parks the order of a dead-lettered message (rule 13): what comes later under that
+key follows it here with reason `parked`, so that a retry replays everything in order. The protocol is `admits`,
+`park` and `settle` below; they count the open letters of a key in one state entry under that key.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from confluent_kafka import Producer as KafkaProducer
 from processors.kit import State
 from runtime import kafka
 from runtime.settings import Settings
+from runtime.topology import Topology
 from schemas.base import Message
 from schemas.codec import Undecodable, decode, encode
 from schemas.operations import DeadLetterDiscarded, DeadLettered, DeadLetterRetried, RawHeader
@@ -136,6 +137,13 @@ def retry_of(headers: Headers) -> Retry | None:
 # Parking, for processors with state. `retry` is `retry_of` the message, and must be for this processor.
 
 
+def parks(topology: Topology, name: str) -> bool:
+    """Whether this processor parks the key of a dead-lettered message. One that is keyed by order does: an order's
+    messages build on each other, and only that order waits. A SKU or a shard of timers is shared by many orders, of
+    which one bad message must not stop a single one."""
+    return all(topology.topics[topic].key == "order_id" for topic in topology.processors[name].inputs)
+
+
 def admits(state: State, retry: Retry | None) -> bool:
     """Whether a message of this key may be handled now; if not, it is to be dead-lettered as `parked`. A retried
     one may, unless an earlier one of its batch has failed again."""
@@ -226,15 +234,17 @@ def discard(settings: Settings, letters: Sequence[Letter], comment: str, *, park
         KafkaException: the broker did not take a message.
     """
     for batch in _batches(letters):
-        if batch[0].data.processor in parks and batch[0].data.key is not None:
+        if batch[0].data.processor in parks and batch[0].data.key is not None and batch[0].data.value is not None:
             _send(settings, batch, 0, discard=True)
         _record(settings, batch, [DeadLetterDiscarded(letter_id=x.data.letter_id, comment=comment) for x in batch])
 
 
 def _batches(letters: Iterable[Letter]) -> list[list[Letter]]:
-    batches: dict[tuple[str, bytes | None], list[Letter]] = {}
+    batches: dict[tuple[str, bytes | None, bool], list[Letter]] = {}
     for letter in letters:
-        batches.setdefault((letter.data.processor, letter.data.key), []).append(letter)
+        # A message without a value belongs to no order: it parks nothing, and so is not counted.
+        data = letter.data
+        batches.setdefault((data.processor, data.key, data.value is None), []).append(letter)
     return list(batches.values())
 
 

@@ -123,8 +123,8 @@ def _group(letter: Letter) -> tuple[object, ...]:
 
 
 def _parks() -> frozenset[str]:
-    processors = topology.load(settings().topology).processors.values()
-    return frozenset(processor.name for processor in processors if processor.stateful)
+    shape = topology.load(settings().topology)
+    return frozenset(name for name in shape.processors if dead_letters.parks(shape, name))
 
 
 def _facts(letter: Letter) -> dict[str, Any]:

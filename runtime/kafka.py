@@ -46,7 +46,8 @@ def consumer(settings: Settings, group: str, **extra: Any) -> Consumer:
 
 
 def admin(settings: Settings) -> AdminClient:
-    return AdminClient(settings.kafka_config())
+    # Without librdkafka's remarks on its own shutting down, which end up among what a command prints.
+    return AdminClient({**settings.kafka_config(), "log_level": 5})
 
 
 def _options(extra: dict[str, Any]) -> dict[str, Any]:

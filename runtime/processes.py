@@ -48,6 +48,8 @@ class Child:
     deaths: deque[float] = field(default_factory=deque)
     """When it died lately (monotonic seconds)."""
     crash_loop: bool = False
+    announced: bool = False
+    """Whether the process that runs now has been ready."""
     process: asyncio.subprocess.Process | None = None
     _exit: asyncio.Task[int] | None = None
 
@@ -88,7 +90,7 @@ class Child:
         if self.log.exists() and self.log.stat().st_size > _ROTATE_BYTES:
             self.log.replace(self.log.with_suffix(".log.1"))
         health.path(self.data_dir, self.name, self.slot).unlink(missing_ok=True)
-        self.state = "starting"
+        self.state, self.announced = "starting", False
         self.started_at = time.time()
         with self.log.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(

@@ -90,10 +90,11 @@ class Staged:
 
 
 class Runner:
-    """Turns a record into records: decode, handle, encode; what can't be processed becomes a dead letter, and parks
-    its key (rule 13)."""
+    """Turns a record into records: decode, handle, encode; what can't be processed becomes a dead letter, and with
+    `parks` (`dead_letters.parks`) parks its key (rule 13)."""
 
-    def __init__(self, name: str, handler: Handler, outputs: Iterable[str]) -> None:
+    def __init__(self, name: str, handler: Handler, outputs: Iterable[str], *, parks: bool = True) -> None:
+        self.parks = parks
         self.name = name
         self.handler = handler
         self.outputs = frozenset(outputs)
@@ -110,7 +111,8 @@ class Runner:
         records = self._process(state, value, key, timestamp, headers, retry)
         after = state if not isinstance(records, Failed) else Staged(store)
         if isinstance(records, Failed):
-            dead_letters.park(after, retry)
+            if self.parks:
+                dead_letters.park(after, retry)
             records = [self._letter(value, key, timestamp, headers, records.reason, records.error)]
         dead_letters.settle(after, retry)
         after.flush()
@@ -252,7 +254,8 @@ def run(settings: Settings, topology: Topology, name: str) -> None:
     """Run a processor until it is told to stop. Blocks the main thread."""
     health.report(name, "starting")
     spec = topology.processors[name]
-    runner = Runner(name, load_handler(settings, spec), [*spec.outputs, dead_letters.TOPIC])
+    outputs = [*spec.outputs, dead_letters.TOPIC]
+    runner = Runner(name, load_handler(settings, spec), outputs, parks=dead_letters.parks(topology, name))
     app = application(settings, topology, name, runner)
     refuse_lost_offsets(settings, topology, name)
     stop = threading.Event()

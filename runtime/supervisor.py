@@ -212,17 +212,19 @@ class Supervisor:
     async def _observe(self, child: Child, began: float) -> None:
         before, child.state = child.state, await child.look()
         up_for = time.monotonic() - began
-        if child.state == "ready" and before == "starting":
-            verb = "restarted" if child.restarts else "started"
-            self.say(f"{verb} {child.title} in {up_for:.1f} s")
+        if child.state == "ready" and not child.announced:
+            child.announced = True
+            self.say(f"{'restarted' if child.restarts else 'started'} {child.title} in {up_for:.1f} s")
             self._up[child.id].set()
-        elif child.state in ("degraded", "failed") and child.state != before:
+        elif child.state != before and child.state in ("degraded", "failed"):
             self.say(f"{child.title} is {child.state}; see {child.log}")
+        elif child.state == "ready" and before in ("degraded", "failed"):
+            self.say(f"{child.title} is well again")
         if child.deaths and child.state == "ready" and up_for > HEALTHY_AFTER:
             child.deaths.clear()
             if child.crash_loop:
                 child.crash_loop = False
-                self.say(f"{child.title} is well again")
+                self.say(f"{child.title} no longer keeps dying")
         self._publish()
 
     async def _bury(self, child: Child) -> None:

@@ -28,6 +28,8 @@ class OrderCreated(Payload, family="order.events"):
 
 
 class OrderLineItemAdded(Payload, family="order.events"):
+    """Item added; product added during modification."""
+
     line_id: str
     sku: str
     quantity: int
@@ -36,6 +38,8 @@ class OrderLineItemAdded(Payload, family="order.events"):
 
 
 class OrderLineItemRemoved(Payload, family="order.events"):
+    """Item removed; product removed during modification."""
+
     line_id: str
     sku: str
     quantity: int
@@ -44,6 +48,8 @@ class OrderLineItemRemoved(Payload, family="order.events"):
 
 
 class OrderLineItemQuantityChanged(Payload, family="order.events"):
+    """A line's quantity is another one: `before`, then `quantity`."""
+
     line_id: str
     sku: str
     before: int
@@ -53,6 +59,8 @@ class OrderLineItemQuantityChanged(Payload, family="order.events"):
 
 
 class OrderShippingAddressChanged(Payload, family="order.events"):
+    """It goes elsewhere; tax follows the address."""
+
     before: Address | None = None
     address: Address
     lines: tuple[Line, ...]
@@ -60,11 +68,15 @@ class OrderShippingAddressChanged(Payload, family="order.events"):
 
 
 class OrderBillingAddressChanged(Payload, family="order.events"):
+    """The bill goes elsewhere."""
+
     before: Address | None = None
     address: Address
 
 
 class OrderShippingMethodChanged(Payload, family="order.events"):
+    """It goes another way; shipping costs and the estimated delivery follow."""
+
     before: str | None = None
     shipping_method: str
     estimated_delivery: str | None = None
@@ -94,12 +106,16 @@ class OrderPaymentRequested(Payload, family="order.events"):
 
 
 class OrderPaymentConfirmed(Payload, family="order.events"):
+    """Payment successful; payment service confirmation. `provider_ref` is the provider's id of the charge."""
+
     attempt_id: str
     amount: Minor
     provider_ref: str
 
 
 class OrderPaymentFailed(Payload, family="order.events"):
+    """Payment unsuccessful; payment service rejection. `code` is the provider's."""
+
     attempt_id: str
     code: str
 
@@ -124,6 +140,8 @@ class OrderRefundInitiated(Payload, family="order.events"):
 
 
 class OrderRefundCompleted(Payload, family="order.events"):
+    """Refund processed; payment service confirmation."""
+
     refund_id: str
     amount: Minor
     provider_ref: str

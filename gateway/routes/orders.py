@@ -267,7 +267,9 @@ async def _ask(call: Call, order_id: str, command_id: str, data: Payload, dry_ru
     if not isinstance(outcome, CommandOutcome):
         raise TypeError(f"the reply to a command to an order is {type(outcome).__name__}")
     if outcome.order is not None and not dry_run:
-        call.parts.recent[order_id] = outcome.order
+        known = call.parts.recent.get(order_id)
+        if known is None or known.version < outcome.order.version:  # the outcome of a repeat is an old one
+            call.parts.recent[order_id] = outcome.order
     return outcome
 
 

@@ -20,11 +20,11 @@ from analytics.migrate import migrate
 from processors.sinks import rows
 from runtime.errors import UserError
 from runtime.settings import Settings
+from runtime.stack import free_port
 from schemas.codec import encode
-from tests.support.engines import clickhouse
 from tests.support.examples import at
 from tests.support.histories import History
-from tests.support.parts import free_port
+from tests.support.processes import clickhouse
 
 HOUR = 3600
 

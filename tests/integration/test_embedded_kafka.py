@@ -5,10 +5,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import socket
-import subprocess
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,8 +16,8 @@ from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Consumer, Producer, Topic
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from runtime import embedded_kafka
-from runtime.embedded_kafka import EmbeddedKafkaError, free_port, wait_until_answers
-from tests.support.processes import started
+from runtime.embedded_kafka import EmbeddedKafkaError, free_port
+from tests.support.embedded import broker, running
 
 COORDINATE = "org.example:thing:1.0"
 CONTENT = b"what is in the jar"
@@ -122,8 +120,8 @@ def test_the_lock_pins_everything_and_names_no_host() -> None:
 def test_a_taken_port_is_one_sentence(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        arguments = ("-m", "runtime.embedded_kafka", "run", "--data-dir", str(tmp_path), "--port", str(port))
-        with started(*arguments, log=tmp_path / "out") as process:
+        arguments = ("runtime.embedded_kafka", "run", "--data-dir", str(tmp_path), "--port", str(port))
+        with running(*arguments, log=tmp_path / "out") as process:
             assert process.wait(30) == 1
     assert (tmp_path / "out").read_text() == f"Port {port} on 127.0.0.1 is in use.\n"
 
@@ -158,16 +156,6 @@ def test_nothing_acknowledged_is_lost_by_a_kill(tmp_path: Path) -> None:
         assert _committed(bootstrap, TopicPartition("orders", 0)) == 17
     assert not (tmp_path / "out").read_text(), "what the broker has to say goes to its log"
     assert (tmp_path / "logs" / "kafka.log").stat().st_size > 0
-
-
-@contextmanager
-def broker(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """A broker that answers, on a port of its own; gives its address and its process."""
-    port = free_port()
-    arguments = ("-m", "runtime.embedded_kafka", "run", "--data-dir", str(folder), "--port", str(port))
-    with started(*arguments, log=folder / "out") as process:
-        wait_until_answers(f"127.0.0.1:{port}", 60)
-        yield f"127.0.0.1:{port}", process
 
 
 def _create(bootstrap: str, topic: str, partitions: int) -> None:

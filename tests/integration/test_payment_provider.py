@@ -6,7 +6,6 @@ import asyncio
 import json
 import signal
 import subprocess
-import sys
 import time
 import uuid
 from collections import Counter
@@ -31,16 +30,15 @@ from processors.payment.provider import (
     RefundRefused,
     Unknown,
 )
-from runtime.stack import free_port
-from tests.support.processes import until
+from tests.support.parts import until
+from tests.support.processes import free_port, spawn, stop, wait_for
 
 CARD = "4111111111111111"
 
 
-def spawn(folder: Path, port: int) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "sandbox.payment_provider", "--data-dir", str(folder), "--port", str(port)]
-    with (folder / "provider.log").open("ab") as log:
-        return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+def start(folder: Path, port: int) -> subprocess.Popen[bytes]:
+    arguments = ("--data-dir", str(folder), "--port", str(port))
+    return spawn("sandbox.payment_provider", *arguments, log=folder / "provider.log")
 
 
 class Service:
@@ -54,25 +52,12 @@ class Service:
         self.start()
 
     def start(self) -> None:
-        self.process = spawn(self.folder, self.port)
-        until(self._answers, "the provider answers")
-
-    def _answers(self) -> bool:
-        assert self.process.poll() is None, (self.folder / "provider.log").read_text()
-        try:
-            return self.http.get("/healthz").status_code == 200
-        except httpx.TransportError:
-            return False
-
-    def stop(self) -> int:
-        """SIGTERM; the exit code."""
-        self.process.terminate()
-        return self.process.wait(5)
+        self.process = start(self.folder, self.port)
+        wait_for(f"{self.url}/healthz", self.process)
 
     def close(self) -> None:
         self.http.close()
-        self.process.kill()
-        self.process.wait()
+        stop(self.process)
 
     def charge(self, key: str, token: str = "pm_card_visa", **changes: Any) -> httpx.Response:
         body = {"amount": 1000, "currency": "EUR", "payment_token": token, "reference": f"order-{key}", "capture": True}
@@ -328,11 +313,11 @@ def test_an_outage_turns_everything_away_but_the_ledger(service: Service, key: s
 
 
 def test_a_second_provider_on_the_same_ledger_does_not_start(service: Service) -> None:
-    second = spawn(service.folder, free_port())
+    second = start(service.folder, free_port())
     try:
         assert second.wait(10) != 0
     finally:
-        second.kill()
+        stop(second)
     assert "database is locked" in (service.folder / "provider.log").read_text()
 
 
@@ -340,7 +325,7 @@ def test_sigterm_ends_it_cleanly_while_a_client_is_held(own_service: Service, ke
     with ThreadPoolExecutor(1) as threads:
         held = threads.submit(own_service.charge, key, "pm_sandbox_timeout")
         until(lambda: own_service.entries(key), "the held charge is there")
-        assert own_service.stop() == 0
+        assert stop(own_service.process, seconds=5) == 0
         assert isinstance(held.exception(), httpx.RemoteProtocolError)
 
 

@@ -87,7 +87,12 @@ class World:
             Consumer(
                 name,
                 spec.inputs,
-                Runner(name, load_handler(settings or Settings(), spec), [*spec.outputs, dead_letters.TOPIC]),
+                Runner(
+                    name,
+                    load_handler(settings or Settings(), spec),
+                    [*spec.outputs, dead_letters.TOPIC],
+                    parks=dead_letters.parks(self.topology, name),
+                ),
             )
             for name, spec in self.topology.processors.items()
         ]

@@ -122,7 +122,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(raw)
 
-    do_GET = do_PUT = do_POST = _do  # noqa: N815
+    do_GET = do_PUT = do_POST = _do
 
     def log_message(self, format: str, *args: Any) -> None:
         pass
