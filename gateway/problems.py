@@ -111,18 +111,20 @@ def _told(extra: dict[str, Any]) -> dict[str, Any]:
             extra[name] = {"amount": to_text(int(extra[name]), currency), "currency": currency}
     if "version" in extra:
         extra["version"] = int(extra["version"])
+    if "status" in extra:
+        extra["order_status"] = extra.pop("status")  # `status` is the problem's own
     return extra
 
 
 def document(problem: Problem, correlation_id: str | None) -> dict[str, Any]:
     return {
+        **problem.extra,
         "type": f"/problems/{problem.type}",
         "title": problem.type.replace("-", " ").capitalize(),
         "status": int(problem.status),
         "detail": problem.detail,
         **({"errors": [{"field": f, "detail": d} for f, d in problem.errors]} if problem.errors else {}),
         **({"correlation_id": correlation_id} if correlation_id else {}),
-        **problem.extra,
     }
 
 

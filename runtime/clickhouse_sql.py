@@ -20,6 +20,8 @@ _CODE = re.compile(r"Code: (\d+)\.")
 
 _SELECTS = frozenset({"SELECT", "WITH", "FROM"})
 _READS = frozenset({"SHOW", "DESCRIBE", "DESC", "EXPLAIN", "EXISTS"}) | _SELECTS
+# The scalar `file` reads any file of the server; `python` looks for an object in this very process.
+_UNGUARDED_FUNCTIONS = ("FILE", "PYTHON")
 
 BAD_ARGUMENTS = 36
 NOT_IMPLEMENTED = 48
@@ -143,16 +145,17 @@ def refuse_files(canonical: str) -> None:
 def refuse_unless_read(canonical: str) -> None:
     """Let a single read through, as the engine's parser printed it.
 
-    Only what the engine's own grants can't refuse in chDB is refused here: changing the role, KILL QUERY, and the
-    scalar function `file`, which no grant covers.
+    Only what the engine's own grants and readonly mode let through in chDB is refused here: changing the role, KILL
+    QUERY, and two functions that no grant covers.
     """
     refuse_files(canonical)
     words = _words(canonical)
     pairs = list(pairwise(words))
     if not words or words[0] not in _READS or ("PARALLEL", "WITH") in pairs:
         raise ClickHouseError.of(READONLY, "analyst: Cannot execute query in readonly mode.")
-    if ("FILE", "(") in pairs:
-        raise ClickHouseError.of(ACCESS_DENIED, "analyst: Not enough privileges: READ ON FILE.")
+    for function in _UNGUARDED_FUNCTIONS:
+        if (function, "(") in pairs:
+            raise ClickHouseError.of(ACCESS_DENIED, f"analyst: Not enough privileges for {function.lower()}().")
 
 
 def quote_string(text: str) -> str:

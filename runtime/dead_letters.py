@@ -11,6 +11,7 @@ key follows it here with reason `parked`, so that a retry replays everything in 
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,6 @@ from itertools import groupby
 from time import monotonic, sleep
 from typing import Any
 
-import structlog
 from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Producer as KafkaProducer
 
@@ -31,7 +31,8 @@ from schemas.base import Message
 from schemas.codec import Undecodable, decode, encode
 from schemas.operations import DeadLetterDiscarded, DeadLettered, DeadLetterRetried, RawHeader
 
-log = structlog.get_logger(__name__)
+# The standard library's: without any set-up it goes to stderr, and so never into what `oms dlq` prints.
+log = logging.getLogger(__name__)
 
 TOPIC = "dead.letters"
 
@@ -332,7 +333,7 @@ def _wait_consumed(settings: Settings, group: str, topic: str, ends: dict[int, i
     try:
         while True:
             wanted = [TopicPartition(topic, partition) for partition in ends]
-            if all(found.offset >= ends[found.partition] for found in looker.committed(wanted, timeout=10)):
+            if all(found.offset >= ends[found.partition] for found in kafka.committed(looker, wanted)):
                 return True
             if monotonic() >= deadline:
                 return False
@@ -363,8 +364,7 @@ def _read_all(settings: Settings, timeout: float) -> Iterable[tuple[Message[Any]
                 try:
                     message = decode(record.value())
                 except Undecodable as error_:
-                    where = f"{TOPIC}/{record.partition()}/{record.offset()}"
-                    log.warning("not a dead letter", where=where, error=str(error_))
+                    log.warning("no letter at %s/%s/%s: %s", TOPIC, record.partition(), record.offset(), error_)
                     continue
                 if isinstance(message, Message):
                     yield message, at

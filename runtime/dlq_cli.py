@@ -21,12 +21,16 @@ _MARKERS = 0.3  # seconds in which a committed transaction has become visible in
 
 Target = Annotated[str | None, typer.Argument(help="a message key, or a letter's id")]
 All = Annotated[bool, typer.Option("--all", help="every open letter")]
+Processor = Annotated[str | None, typer.Option("--processor", help="only letters of this process")]
 
 
 @app.command("list")
-def list_(as_json: Annotated[bool, typer.Option("--json", help="one JSON object a line")] = False) -> None:
+def list_(
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON object a line")] = False,
+    processor: Processor = None,
+) -> None:
     """The open letters, those of a key in the order in which they came."""
-    letters = dead_letters.open_letters(settings())
+    letters = _open(processor)
     if as_json:
         for letter in letters:
             typer.echo(orjson.dumps(_facts(letter)))
@@ -50,11 +54,11 @@ def list_(as_json: Annotated[bool, typer.Option("--json", help="one JSON object 
 
 
 @app.command()
-def retry(target: Target = None, everything: All = False) -> None:
+def retry(target: Target = None, everything: All = False, processor: Processor = None) -> None:
     """Give letters back to their processors. Letters of one processor and key go together and in order, so naming
     one of them means all of these. Exit 1 when one fails again."""
     failed = 0
-    for letters in _groups(_chosen(target, everything, whole_keys=True)):
+    for letters in _groups(_chosen(target, everything, processor, whole_keys=True)):
         failed += not _retry(letters)
     if failed:
         raise typer.Exit(1)
@@ -64,10 +68,11 @@ def retry(target: Target = None, everything: All = False) -> None:
 def discard(
     target: Target = None,
     everything: All = False,
+    processor: Processor = None,
     comment: Annotated[str, typer.Option(help="why; it is kept")] = "",
 ) -> None:
     """Give letters up for good. What was parked behind one stays open until it is retried."""
-    letters = _chosen(target, everything, whole_keys=False)
+    letters = _chosen(target, everything, processor, whole_keys=False)
     dead_letters.discard(settings(), letters, comment, parks=_parks())
     typer.echo(f"{len(letters)} discarded")
 
@@ -94,10 +99,15 @@ def _retry(letters: list[Letter]) -> bool:
     return True
 
 
-def _chosen(target: str | None, everything: bool, *, whole_keys: bool) -> list[Letter]:
+def _open(processor: str | None) -> list[Letter]:
+    letters = dead_letters.open_letters(settings())
+    return [letter for letter in letters if processor in (None, letter.data.processor)]
+
+
+def _chosen(target: str | None, everything: bool, processor: str | None, *, whole_keys: bool) -> list[Letter]:
     if (target is None) is not everything:
         raise UserError("Say which: a key, a letter's id, or --all.")
-    letters = dead_letters.open_letters(settings())
+    letters = _open(processor)
     if everything:
         return letters
     found = [x for x in letters if x.data.letter_id == target or (x.data.key is not None and x.key_text == target)]

@@ -5,15 +5,23 @@ from __future__ import annotations
 
 import hashlib
 import re
+from time import monotonic, sleep
 from typing import Any
 
-from confluent_kafka import Consumer, Producer
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from runtime.settings import Settings
 from schemas.base import Envelope, Event
 
 PARTITIONER = "murmur2"
+_NO_COORDINATOR = frozenset(
+    {
+        KafkaError.NOT_COORDINATOR,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    }
+)
 _UUID = re.compile(r"[0-9a-f]{32}")
 
 
@@ -48,6 +56,25 @@ def consumer(settings: Settings, group: str, **extra: Any) -> Consumer:
 def admin(settings: Settings) -> AdminClient:
     # Without librdkafka's remarks on its own shutting down, which end up among what a command prints.
     return AdminClient({**settings.kafka_config(), "log_level": 5})
+
+
+def committed(consumer: Consumer, partitions: list[TopicPartition], timeout: float = 30) -> list[TopicPartition]:
+    """The offsets that the consumer's group has committed (negative: none). While the group has no coordinator, as
+    on a broker that has just started, it waits.
+
+    Raises:
+        KafkaException: it is not that, or lasts longer than `timeout` seconds.
+    """
+    deadline = monotonic() + timeout
+    while True:
+        try:
+            found: list[TopicPartition] = consumer.committed(partitions, timeout=max(1.0, deadline - monotonic()))
+        except KafkaException as error:
+            if error.args[0].code() not in _NO_COORDINATOR or monotonic() >= deadline:
+                raise
+            sleep(0.1)
+        else:
+            return found
 
 
 def _options(extra: dict[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import sys
 
+import orjson
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
@@ -58,3 +59,18 @@ def configure(name: str) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
+
+
+def operations(name: str) -> structlog.typing.FilteringBoundLogger:
+    """A logger for lines of which there are thousands a second: the same JSON on stderr, without the way through the
+    standard library, which costs more than handling a message does."""
+    logger: structlog.typing.FilteringBoundLogger = structlog.wrap_logger(
+        structlog.BytesLogger(sys.stderr.buffer),
+        processors=[
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.JSONRenderer(serializer=orjson.dumps),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(settings().log_level.lower()),
+        cache_logger_on_first_use=True,
+    ).bind(process=name, slot=settings().slot, level="info")
+    return logger

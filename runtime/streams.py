@@ -22,9 +22,10 @@ from confluent_kafka import TopicPartition
 from quixstreams import Application, message_context
 from quixstreams.kafka.configuration import ConnectionConfig
 from quixstreams.models.serializers import SerializationContext, Serializer
+from structlog.typing import FilteringBoundLogger
 
 from processors.kit import Handler, Incoming, Outgoing, State, TooLarge
-from runtime import dead_letters, health, kafka
+from runtime import dead_letters, health, kafka, logs
 from runtime.errors import UserError
 from runtime.settings import Settings
 from runtime.topology import Processor, Topology
@@ -37,6 +38,8 @@ MAX_BYTES = 1_000_000
 """What a value may have: a Kafka message holds 1 MiB, with its key and headers."""
 
 COMMIT_INTERVAL = 0.02
+QUIET = {"timer.ticks"}
+"""Topics whose messages get no line in the log each: a tick is nobody's request."""
 TRANSACTION_TIMEOUT_MS = 10_000
 SESSION_TIMEOUT_MS = 10_000
 
@@ -131,7 +134,7 @@ class Runner:
             return Failed("parked", "an earlier message of this key is a dead letter")
         try:
             incoming = Incoming(message_context().topic, key.decode(), decode(value), _time(timestamp))
-            return [self._encoded(output) for output in self.handler(state, incoming)]
+            records = [self._encoded(output) for output in self.handler(state, incoming)]
         except (Undecodable, UnicodeDecodeError) as error:
             return self._failed("undecodable", error)
         except TooLarge as error:
@@ -141,6 +144,22 @@ class Runner:
         except Exception as error:  # noqa: BLE001
             # Handlers are pure: whatever else they raise is a bug that this very message brings out every time.
             return self._failed("failed", error)
+        self._handled(incoming, records)
+        return records
+
+    def _handled(self, incoming: Incoming, records: list[Record]) -> None:
+        if self._log is None or incoming.topic in QUIET:
+            return
+        message = incoming.message
+        self._log.info(
+            "handled",
+            topic=incoming.topic,
+            type=type(message.data).__name__,
+            key=incoming.key,
+            correlation_id=message.correlation_id,
+            id=message.id,
+            wrote=[record.topic for record in records],
+        )
 
     def _failed(self, reason: str, error: Exception) -> Failed:
         where = message_context()
@@ -298,7 +317,7 @@ def refuse_lost_offsets(settings: Settings, topology: Topology, name: str) -> No
         partitions = looker.list_topics(changelog, timeout=30).topics[changelog].partitions
         for partition in partitions:
             inputs = [TopicPartition(topic, partition) for topic in topology.processors[name].inputs]
-            if any(found.offset >= 0 for found in looker.committed(inputs, timeout=30)):
+            if any(found.offset >= 0 for found in kafka.committed(looker, inputs)):
                 continue
             if _has_data(looker, changelog, partition):
                 raise UserError(

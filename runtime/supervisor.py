@@ -58,7 +58,6 @@ def up(data_dir: Path, port: int, say: Say) -> None:
         url = f"http://127.0.0.1:{ports['gateway']}"
         me = psutil.Process()
         stack.write_stack(data_dir, Stack(me.pid, me.create_time(), url, ports, env))
-        say(f"data in {data_dir}, logs in {data_dir / 'logs'}")
         asyncio.run(Supervisor(data_dir, children, env, url, say).run())
 
 
@@ -124,6 +123,7 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, self._on_signal)
+        self.say(f"data in {self.data_dir}, logs in {self.data_dir / 'logs'}")
         failure: UserError | None = None
         try:
             async with asyncio.TaskGroup() as group:
@@ -182,6 +182,7 @@ class Supervisor:
             output, _ = await process.communicate()
         except asyncio.CancelledError:
             process.kill()
+            await process.wait()
             raise
         text = output.decode(errors="replace").strip()
         (self.data_dir / "logs").mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,7 @@ their state, so such a topic can't be adjusted where it lies.
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -68,10 +69,12 @@ STORE = "default"
 
 def changelog_name(processor: Processor) -> str:
     """The changelog that quixstreams reads and writes for a processor, by quixstreams' own functions."""
-    # Late: only checks and locks need it, and it takes half a second to import.
-    from quixstreams.models.topics.admin import TopicAdmin
-    from quixstreams.models.topics.manager import TopicManager
-    from quixstreams.utils.stream_id import stream_id_from_strings
+    # Late: only checks and locks need it, and it takes half a second to import. It also brings up a deprecation inside
+    # of a library of its own, which is nobody's fault here.
+    with warnings.catch_warnings(record=True):
+        from quixstreams.models.topics.admin import TopicAdmin
+        from quixstreams.models.topics.manager import TopicManager
+        from quixstreams.utils.stream_id import stream_id_from_strings
 
     # It connects when it is first asked for a topic, which it is not here.
     manager = TopicManager(TopicAdmin("nowhere:0"), consumer_group=processor.group)

@@ -152,41 +152,52 @@ def _fresh_seed() -> int:
 
 
 def show(console: Console, results: list[Result], idle: dict[str, float]) -> None:
-    console.print(figures(results))
-    console.print()
-    console.print(costs(results, idle))
+    for table in (placements(results), latencies(results), costs(results, idle)):
+        console.print(table)
+        console.print()
 
 
-def figures(results: list[Result]) -> Table:
-    """One row a load."""
-    table = Table(title="Placements over HTTP (open loop; latency counts from when a request was due)")
-    for name in ("offered/s", "placed/s", "lost", "failed", "at once", "", "P50", "P95", "P99", "drained", "kept up"):
-        table.add_column(name, justify="right" if name else "left")
+def placements(results: list[Result]) -> Table:
+    """One row a load: was it carried?"""
+    table = Table(title="Placements over HTTP: created, paid and visible in the view", title_justify="left")
+    for name in ("offered/s", "placed/s", "accepted", "lost", "failed", "at once", "drained", "kept up"):
+        table.add_column(name, justify="right")
     for result in results:
-        head = [
+        table.add_row(
             f"{result.rate:g}",
             f"{result.placements_per_second:.1f}",
-            f"{result.lost}",
-            f"{result.failed}",
-            f"{result.most_requests_at_once}",
-        ]
-        tail = [f"{result.drained_after:.2f} s", "yes" if result.kept_up else "[red]no"]
-        kinds = (("create", result.create), ("read", result.read), ("create → paid", result.create_to_paid))
+            f"{result.accepted:,}",
+            f"{result.lost:,}",
+            f"{result.failed:,}",
+            f"{result.most_requests_at_once:,}",
+            f"{result.drained_after:.2f} s",
+            "[green]yes" if result.kept_up else "[red]no",
+        )
+    return table
+
+
+def latencies(results: list[Result]) -> Table:
+    """Three rows a load."""
+    table = Table(title="Latency, from the moment when a request was due", title_justify="left")
+    for name in ("offered/s", "", "P50", "P95", "P99", "max", "measured"):
+        table.add_column(name, justify="right" if name else "left", no_wrap=True)
+    for result in results:
+        kinds = (("create", result.create), ("read by id", result.read), ("create → paid", result.create_to_paid))
         for name, values in kinds:
-            numbers = [ms(values[percent]) if values["count"] else "–" for percent in ("p50", "p95", "p99")]
-            table.add_row(*head, name, *numbers, *tail, end_section=name == "create → paid")
-            head, tail = [""] * len(head), [""] * len(tail)
+            numbers = [ms(values[one]) if values["count"] else "–" for one in ("p50", "p95", "p99", "max")]
+            rate = f"{result.rate:g}" if name == "create" else ""
+            table.add_row(rate, name, *numbers, f"{values['count']:,.0f}", end_section=name == kinds[-1][0])
     return table
 
 
 def costs(results: list[Result], idle: dict[str, float]) -> Table:
     """CPU by process: one column a load."""
-    table = Table(title="CPU milliseconds per order, by process")
+    table = Table(title="CPU milliseconds per order, by process", title_justify="left")
     table.add_column("process")
     for result in results:
         table.add_column(f"{result.rate:g}/s", justify="right")
-    table.add_column("idle, % of a core", justify="right", style="dim")
-    table.add_column("memory, MB", justify="right", style="dim")
+    table.add_column("idle, % core", justify="right", style="dim")
+    table.add_column("MB", justify="right", style="dim")
     last = results[-1]
     for name in sorted(last.cpu_seconds, key=lambda name: -last.cpu_seconds[name]):
         cells = [f"{result.cpu_ms_per_order.get(name, 0.0):.2f}" for result in results]

@@ -215,17 +215,22 @@ def processes(data_dir: Path) -> dict[str, Usage]:
     report = read_report(data_dir)
     for child in report.children.values() if report else ():
         name = child["name"] if not child["slot"] else f"{child['name']}-{child['slot']}"
-        if child["pid"] is not None and psutil.pid_exists(child["pid"]):
-            found[name] = _usage(psutil.Process(child["pid"]))
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if child["pid"] is not None:
+                found[name] = _usage(psutil.Process(child["pid"]))
     return found
 
 
 def _usage(process: psutil.Process) -> Usage:
     cpu = memory = 0.0
     for one in (process, *process.children(recursive=True)):
-        times = one.cpu_times()
+        try:
+            with one.oneshot():
+                times, resident = one.cpu_times(), one.memory_info().rss
+        except psutil.NoSuchProcess:  # a helper that has just ended
+            continue
         cpu += times.user + times.system
-        memory += one.memory_info().rss / 1e6
+        memory += resident / 1e6
     return Usage(process.pid, cpu, memory)
 
 

@@ -11,7 +11,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -41,6 +41,8 @@ class Refused(Exception):
     def __init__(self, status: int, problem: Mapping[str, Any], what: str) -> None:
         self.status = status
         self.type = str(problem.get("type", "")).rsplit("/", 1)[-1] or str(status)
+        self.skus = frozenset(problem.get("skus") or ())
+        """What is sold out."""
         super().__init__(f"{what}: {status} {problem.get('detail') or problem.get('title') or problem}")
 
 
@@ -112,7 +114,13 @@ class Shop:
         for what the shop answers."""
         order: dict[str, Any] = {}
         try:
-            order = await self.create(visit, due)
+            try:
+                order = await self.create(visit, due)
+            except Refused as refused:
+                if refused.type != "out-of-stock":
+                    raise
+                visit, due = self._settle_for_less(visit, refused), time.perf_counter()
+                order = await self.create(visit, due, "create again")
             outcome = await self._after_create(visit, order, due)
         except Refused as refused:
             self.tally.refusals[refused.type] += 1
@@ -128,12 +136,20 @@ class Shop:
             self.tally.orders[order["id"]] = outcome
             self.tally.finished += 1
 
-    async def create(self, visit: Visit, due: float) -> dict[str, Any]:
+    async def create(self, visit: Visit, due: float, step: str = "create") -> dict[str, Any]:
         """POST /v1/orders. Refused when it is."""
-        order = await self._call("POST", "/v1/orders", visit, "create", order_body(visit))
+        order = await self._call("POST", "/v1/orders", visit, step, order_body(visit))
         self.tally.create.append(time.perf_counter() - due)
         self.tally.orders[order["id"]] = None
         return order
+
+    def _settle_for_less(self, visit: Visit, refused: Refused) -> Visit:
+        """The same basket without what is sold out; raises `refused` when nothing is left."""
+        left = tuple((sku, quantity) for sku, quantity in visit.basket if sku not in refused.skus)
+        if not left or left == visit.basket:
+            raise refused
+        self.tally.refusals[refused.type] += 1
+        return replace(visit, basket=left)
 
     async def _after_create(self, visit: Visit, order: dict[str, Any], due: float) -> Outcome:
         match visit.persona:

@@ -222,7 +222,7 @@ def _values(tally: Tally) -> list[str]:
         f"{len(tally.orders):,}",
         f"{tally.outcomes[Outcome.PAID]:,}",
         f"{tally.outcomes[Outcome.CANCELLED]:,}",
-        f"{tally.outcomes[Outcome.REFUSED]:,}",
+        f"{tally.refusals.total():,}",
         f"{tally.open:,}",
         f"{tally.outcomes[Outcome.FAILED] + tally.outcomes[Outcome.UNFINISHED]:,}",
         f"{len(tally.orders) / tally.seconds():.0f}",
@@ -252,7 +252,7 @@ def summary(tally: Tally) -> Table:
     table.add_row("paid", f"[green]{tally.outcomes[Outcome.PAID]:,}")
     table.add_row("cancelled", f"[yellow]{tally.outcomes[Outcome.CANCELLED]:,}[/] {reasons and f'({reasons})'}")
     table.add_row("left as drafts", f"{tally.outcomes[Outcome.DRAFT]:,}")
-    table.add_row("refused", f"{tally.outcomes[Outcome.REFUSED]:,} {refusals and f'({refusals})'}")
+    table.add_row("requests refused", f"{tally.refusals.total():,} {refusals and f'({refusals})'}")
     table.add_row("failed", f"{len(tally.failures):,} (requests sent again: {tally.retries:,})")
     for name, values in (("create", tally.create), ("create → paid, seen in the view", tally.paid)):
         percentiles = "  ".join(f"P{percent} {ms(percentile(values, percent))}" for percent in (50, 95, 99))
@@ -288,7 +288,10 @@ def own_stack(
             run_async(_load(settings, url))
             console.print(f"{len(catalogue())} products in stock")
         yield settings, url
-    except BaseException:
+    except KeyboardInterrupt:
+        console.print("\nInterrupted.")
+        raise
+    except Exception:
         show_logs(console, data_dir)
         raise
     finally:

@@ -22,7 +22,7 @@ CREATE TABLE IF NOT EXISTS oms.order_events
     correlation_id String CODEC(ZSTD),
     causation_id   String CODEC(ZSTD),
     data           String CODEC(ZSTD),                         -- the payload as JSON; amounts in minor units
-    hash           FixedString(64) CODEC(ZSTD),                -- SHA-256 (hex) of the message's value on the topic
+    hash           String CODEC(ZSTD),                         -- SHA-256 (hex) of the message's value on the topic
     previous_hash  String CODEC(ZSTD),                         -- the hash of the order's event before it; '' for the first
     appended_at    DateTime64(3, 'UTC') CODEC(Delta, ZSTD)     -- the broker's time
 )

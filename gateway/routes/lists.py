@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from typing import Annotated, Any
@@ -16,6 +17,7 @@ from gateway import cursor as cursors
 from gateway.call import AnyCall, Call, OrderId, reply
 from gateway.documents import addresses_in, event_json, event_of_row, order_json
 from gateway.problems import Problem, not_found, unavailable
+from gateway.queries import POLL
 from gateway.routes.orders import may_see
 from schemas.order import Order, OrderStatus
 
@@ -43,7 +45,12 @@ async def get_order(call: AnyCall, request: Request, order_id: OrderId, min_vers
 async def get_events(call: AnyCall, order_id: OrderId, min_version: Version = None) -> Response:
     """What happened to the order, oldest first."""
     order, rows = await asyncio.gather(_order(call, order_id, min_version), call.parts.views.events(order_id))
-    if min_version is not None and (not rows or int(rows[-1]["version"]) < min_version):
+    patience = time.monotonic() + call.parts.settings.command_timeout
+    # The timeline is another view than the order, and may be a moment behind it.
+    while min_version is not None and _newest(rows) < min_version:
+        if time.monotonic() > patience:
+            raise _behind(_newest(rows), min_version)
+        await asyncio.sleep(POLL)
         rows = await call.parts.views.events(order_id)
     events = [event_of_row(row) for row in rows]
     addresses = call.parts.addresses
@@ -100,10 +107,16 @@ async def _order(call: Call, order_id: str, min_version: int | None) -> Order:
     if order is None or not may_see(call, order):
         raise not_found()
     if min_version is not None and order.version < min_version:
-        raise unavailable(
-            "view-behind", f"The order is at version {order.version} here; version {min_version} has not come yet."
-        )
+        raise _behind(order.version, min_version)
     return order
+
+
+def _newest(rows: list[dict[str, Any]]) -> int:
+    return int(rows[-1]["version"]) if rows else 0
+
+
+def _behind(version: int, wanted: int) -> Problem:
+    return unavailable("view-behind", f"The view is at version {version}; version {wanted} has not come yet.")
 
 
 def _filters(

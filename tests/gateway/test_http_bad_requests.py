@@ -110,7 +110,12 @@ def test_a_card_number_in_a_comment_is_not_taken(shop: Shop) -> None:
         ("PUT", "billing-address", SHIP_TO, "name"),
         ("PUT", "shipping-method", {}, "shipping_method"),
         ("POST", "submit", {}, "payment_token"),
-        ("POST", "submit", {"payment_token": "t", "accept_total": {"amount": "1.001", "currency": "EUR"}}, "accept_total"),
+        (
+            "POST",
+            "submit",
+            {"payment_token": "t", "accept_total": {"amount": "1.001", "currency": "EUR"}},
+            "accept_total",
+        ),
         ("POST", "submit", {"payment_token": "t", "accept_total": {"amount": "-1", "currency": "EUR"}}, "accept_total"),
         ("POST", "cancel", {"reason": "boredom"}, "reason"),
         ("POST", "cancel", {"items": []}, "items"),

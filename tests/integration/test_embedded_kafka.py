@@ -159,12 +159,12 @@ def test_nothing_acknowledged_is_lost_by_a_kill(tmp_path: Path) -> None:
 
 
 def _create(bootstrap: str, topic: str, partitions: int) -> None:
-    created = AdminClient({"bootstrap.servers": bootstrap}).create_topics([NewTopic(topic, partitions, 1)])
-    created[topic].result(20)
+    client = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
+    client.create_topics([NewTopic(topic, partitions, 1)])[topic].result(20)
 
 
 def _is_unknown(bootstrap: str, topic: str) -> bool:
-    found = AdminClient({"bootstrap.servers": bootstrap}).list_topics(topic, timeout=10)
+    found = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0}).list_topics(topic, timeout=10)
     return found.topics[topic].error is not None
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import aiohttp
 import httpx
 import pytest
+from pydantic import SecretStr
 
 from processors.payment.provider import (
     Captured,
@@ -30,6 +31,7 @@ from processors.payment.provider import (
     RefundRefused,
     Unknown,
 )
+from sandbox.payment_provider import ChargeRequest, Ledger
 from tests.support.parts import until
 from tests.support.processes import free_port, spawn, stop, wait_for
 
@@ -103,6 +105,23 @@ def own_service(tmp_path: Path) -> Iterator[Service]:
 @pytest.fixture
 def key() -> str:
     return str(uuid.uuid4())
+
+
+class Clock:
+    """The breaker's clock, which a test puts forward."""
+
+    def __init__(self) -> None:
+        self.passed = 0.0
+
+    def time(self) -> float:
+        return time.time() + self.passed
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr("purgatory.domain.model.time", clock)
+    return clock
 
 
 def error(response: httpx.Response) -> tuple[int, str]:
@@ -372,6 +391,24 @@ def test_every_answered_charge_survives_kill_9_exactly_once(own_service: Service
     assert len(own_service.ledger()) == len(charges) + 1  # the flaky one
 
 
+def test_a_commit_that_fails_answers_nobody_and_keeps_nothing(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.sqlite")
+    request = ChargeRequest(amount=1, currency="EUR", payment_token=SecretStr("pm_card_visa"), reference="o")
+
+    def bug() -> None:
+        raise ZeroDivisionError
+
+    async def scenario() -> None:
+        batch = (ledger.write(lambda: ledger.charge("a", request)), ledger.write(bug))
+        outcomes = await asyncio.gather(*batch, return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes] == [ZeroDivisionError, ZeroDivisionError]
+        assert ledger.find("charge", "a") is None
+        assert (await ledger.write(lambda: ledger.charge("a", request))).status == "captured"
+
+    run(scenario())
+    ledger.close()
+
+
 # The client
 
 
@@ -379,8 +416,8 @@ def run(scenario: Coroutine[Any, Any, None]) -> None:
     asyncio.run(asyncio.wait_for(scenario, 20))
 
 
-def impatient(url: str, **changes: Any) -> HttpPaymentProvider:
-    return HttpPaymentProvider(url, **{"timeout": 0.5, "backoff": 0.01, "backoff_max": 0.05, **changes})
+def eager(url: str, **changes: Any) -> HttpPaymentProvider:
+    return HttpPaymentProvider(url, **{"backoff": 0.01, "backoff_max": 0.05, **changes})
 
 
 async def visa(provider: HttpPaymentProvider, key: str, amount: int = 1000) -> ChargeOutcome:
@@ -419,7 +456,7 @@ def test_the_client_tells_what_the_provider_said(service: Service, key: str) -> 
 
 def test_the_client_retries_what_was_turned_away(service: Service, key: str) -> None:
     async def scenario() -> None:
-        async with impatient(service.url) as provider:
+        async with eager(service.url) as provider:
             flaky = await provider.charge(key, "o", 1000, "EUR", "pm_sandbox_flaky")
             assert isinstance(flaky, Captured)
 
@@ -431,11 +468,11 @@ def test_a_charge_without_an_answer_is_unknown_until_the_provider_says_more(
     service: Service, key: str, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     async def scenario() -> None:
-        async with impatient(service.url, breaker_threshold=1) as provider:
+        async with eager(service.url, timeout=1.0, breaker_threshold=1) as provider:
             # One silence opens the breaker, so the question is not even sent.
             hung = await provider.charge(key, "o", 1000, "EUR", "pm_sandbox_timeout")
             assert hung == Unknown("timeout")
-        async with impatient(service.url) as provider:
+        async with eager(service.url, timeout=1.0) as provider:
             hung = await provider.charge(key, "o", 1000, "EUR", "pm_sandbox_timeout")
             assert hung == Unknown("processing")
             service.http.post(f"/sandbox/charges/{key}/settle", json={"status": "captured"})
@@ -450,7 +487,7 @@ def test_a_charge_without_an_answer_is_unknown_until_the_provider_says_more(
 
 def test_a_connection_lost_after_the_charge_is_found_out(service: Service, key: str) -> None:
     async def scenario() -> None:
-        async with Wire(service.port).open() as wire, impatient(wire.url) as provider:
+        async with Wire(service.port).open() as wire, eager(wire.url) as provider:
             wire.plan = ["answer lost"]
             assert isinstance(await visa(provider, key), Captured)
             wire.plan = ["answer lost"]
@@ -462,7 +499,7 @@ def test_a_connection_lost_after_the_charge_is_found_out(service: Service, key: 
 
 def test_a_connection_lost_before_the_charge_stays_unknown(service: Service, key: str) -> None:
     async def scenario() -> None:
-        async with Wire(service.port).open() as wire, impatient(wire.url) as provider:
+        async with Wire(service.port).open() as wire, eager(wire.url) as provider:
             wire.plan = ["request lost"]
             assert await visa(provider, key) == Unknown("connection_lost, not seen yet")
             wire.plan = ["request lost"]
@@ -478,7 +515,7 @@ def test_a_connection_lost_before_the_charge_stays_unknown(service: Service, key
 
 def test_nobody_there_is_unavailable_not_unknown(key: str) -> None:
     async def scenario() -> None:
-        async with impatient(f"http://127.0.0.1:{free_port()}") as provider:
+        async with eager(f"http://127.0.0.1:{free_port()}") as provider:
             with pytest.raises(ProviderUnavailable):
                 await visa(provider, key)
             with pytest.raises(ProviderUnavailable):
@@ -487,11 +524,11 @@ def test_nobody_there_is_unavailable_not_unknown(key: str) -> None:
     run(scenario())
 
 
-def test_an_outage_opens_the_breaker_and_its_end_closes_it(service: Service, key: str) -> None:
+def test_an_outage_opens_the_breaker_and_its_end_closes_it(service: Service, key: str, clock: Clock) -> None:
     async def scenario() -> None:
         async with (
             Wire(service.port).open() as wire,
-            impatient(wire.url, attempts=3, breaker_threshold=5, breaker_ttl=0.5) as provider,
+            eager(wire.url, attempts=3, breaker_threshold=5, breaker_ttl=60) as provider,
         ):
             for _ in range(2):
                 with pytest.raises(ProviderUnavailable):
@@ -505,7 +542,7 @@ def test_an_outage_opens_the_breaker_and_its_end_closes_it(service: Service, key
             assert refused.value.__context__ is not None
             assert refused.value.__context__.__traceback__ is None
             service.outage(0)
-            await asyncio.sleep(0.55)
+            clock.passed += 61
             assert isinstance(await visa(provider, key), Captured)
 
     service.outage(60)
@@ -516,9 +553,9 @@ def test_an_outage_opens_the_breaker_and_its_end_closes_it(service: Service, key
     assert len(service.entries(key)) == 1
 
 
-def test_one_request_at_a_time_probes_a_provider_that_hung(own_service: Service, key: str) -> None:
+def test_one_request_at_a_time_probes_a_provider_that_hung(own_service: Service, key: str, clock: Clock) -> None:
     async def scenario() -> None:
-        async with impatient(own_service.url, breaker_threshold=2, breaker_ttl=0.6) as provider:
+        async with eager(own_service.url, timeout=1.0, breaker_threshold=2, breaker_ttl=60) as provider:
 
             async def many(name: str) -> Counter[type[Any]]:
                 outcomes = await asyncio.gather(
@@ -530,11 +567,11 @@ def test_one_request_at_a_time_probes_a_provider_that_hung(own_service: Service,
             try:
                 assert await many("hang") == {Unknown: 10}
                 assert await many("open") == {ProviderUnavailable: 10}
-                await asyncio.sleep(0.65)
+                clock.passed += 61
                 assert await many("probe") == {Unknown: 1, ProviderUnavailable: 9}
             finally:
                 own_service.process.send_signal(signal.SIGCONT)
-            await asyncio.sleep(0.65)
+            clock.passed += 61
             assert await many("back") == {Captured: 1, ProviderUnavailable: 9}
             assert await many("on") == {Captured: 10}
             # What hung has happened meanwhile, as Unknown says it may have. Asked again, it is known.

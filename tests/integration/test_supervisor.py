@@ -186,8 +186,8 @@ def test_a_taken_port_is_said(tmp_path: Path) -> None:
     assert done.stderr == f"Port {port} is taken by another program: choose another one with --port.\n"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_during_the_start_stops_cleanly(supervised: Supervised, number: signal.Signals) -> None:
+@pytest.mark.parametrize(("number", "delay"), [(signal.SIGINT, 0.0), (signal.SIGTERM, 0.3), (signal.SIGHUP, 1.0)])
+def test_a_signal_during_the_start_stops_cleanly(supervised: Supervised, number: signal.Signals, delay: float) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "runtime", "up", "--port", "0", "--data-dir", str(supervised.data_dir)],
         stdout=subprocess.PIPE,
@@ -199,13 +199,15 @@ def test_a_signal_during_the_start_stops_cleanly(supervised: Supervised, number:
     try:
         assert process.stdout is not None
         assert "data in" in process.stdout.readline()
-        time.sleep(0.3)  # somewhere between the signal handlers and the first child
+        time.sleep(delay)
         process.send_signal(number)
         output, _ = process.communicate(timeout=PATIENCE)
     finally:
         process.kill()
     assert process.returncode == 0
-    assert [line.split("  ")[1].split(" in ")[0] for line in output.splitlines()][-2:] == ["stopping", "stopped"]
+    *_, stopping, stopped = output.splitlines()
+    assert stopping.endswith("  stopping"), output
+    assert "  stopped in " in stopped, output
 
 
 def test_no_orphans_and_a_clean_stop(tmp_path: Path) -> None:

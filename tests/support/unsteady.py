@@ -1,4 +1,4 @@
-"""A worker for the supervisor's tests: it does nothing, and what is wrong with it is said by files in its data folder."""
+"""A worker for the supervisor's tests: does nothing; files in its data folder say what is wrong with it."""
 
 from __future__ import annotations
 

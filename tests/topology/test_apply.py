@@ -1,10 +1,8 @@
 """`apply` on a real broker of its own."""
 
 import socket
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,32 +17,18 @@ from confluent_kafka.admin import (
 )
 
 from runtime import kafka, streams
-from runtime.embedded_kafka import wait_until_answers
 from runtime.settings import Settings
 from runtime.topology import TopologyError, load
 from runtime.topology_apply import apply, wanted
+from tests.support import processes
 
 
 @pytest.fixture(scope="module")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     """Settings of an empty broker that nobody else uses."""
     folder = tmp_path_factory.mktemp("broker")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "runtime.embedded_kafka", "run", "--data-dir", str(folder), "--port", str(port)]
-    with (folder / "out").open("w") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)
-    try:
-        wait_until_answers(f"127.0.0.1:{port}", 60)
-        yield Settings(kafka_bootstrap=f"127.0.0.1:{port}", data_dir=folder)
-    finally:
-        process.terminate()
-        try:
-            process.wait(15)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+    with processes.kafka(folder, processes.free_port()) as bootstrap:
+        yield Settings(kafka_bootstrap=bootstrap, data_dir=folder)
 
 
 @pytest.fixture(scope="module")
@@ -65,13 +49,6 @@ def configs(settings: Settings, *topics: str) -> dict[str, dict[str, str]]:
 
 def set_config(admin: AdminClient, resource: ConfigResource) -> None:
     admin.incremental_alter_configs([resource])[resource].result()
-
-
-def eventually(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_all_topics_and_changelogs_are_made(broker: Settings, applied: list[str]) -> None:
@@ -126,19 +103,21 @@ def test_what_differs_is_changed_and_said(broker: Settings, applied: list[str]) 
         for key, value in (("retention.ms", "1000"), ("message.timestamp.type", "CreateTime"))
     ]
     set_config(admin, ConfigResource(ResourceType.TOPIC, "payment.results", incremental_configs=entries))
-    eventually(lambda: configs(broker, "payment.results")["payment.results"]["retention.ms"] == "1000")
+    processes.until(
+        lambda: configs(broker, "payment.results")["payment.results"]["retention.ms"] == "1000", "the change is seen"
+    )
     assert sorted(apply(broker, load(), "embedded")) == [
         "changed payment.results: message.timestamp.type is LogAppendTime, was CreateTime",
         f"changed payment.results: retention.ms is {7 * 366 * 86_400_000}, was 1000",
     ]
-    eventually(lambda: apply(broker, load(), "embedded") == [])
+    processes.until(lambda: apply(broker, load(), "embedded") == [], "the change back is seen")
 
 
 def test_other_topics_are_none_of_its_business(broker: Settings, applied: list[str]) -> None:
     admin = kafka.admin(broker)
     admin.create_topics([NewTopic("somebody.elses", 1, 1)])["somebody.elses"].result()
     apply(broker, load(), "embedded")
-    eventually(lambda: "somebody.elses" in admin.list_topics(timeout=10).topics)
+    processes.until(lambda: "somebody.elses" in admin.list_topics(timeout=10).topics, "the topic is still there")
 
 
 def test_another_number_of_partitions_is_refused(broker: Settings, applied: list[str]) -> None:

@@ -101,7 +101,7 @@ def test_a_container_is_healthy_when_its_process_says_so(tmp_path: Path, monkeyp
         health.report("order", "starting")
         assert complaint("order") == "order is starting"
         for state in ("ready", "degraded"):
-            health.report("order", state)  # type: ignore[arg-type]
+            health.report("order", state)
             assert complaint("order") is None
         monkeypatch.setattr(time, "time", lambda now=time.time: now() + 60)
         assert complaint("order") == "order has not reported for 60 s"

@@ -40,7 +40,8 @@ def test_each_subject_has_versions_and_each_version_the_id_that_is_written() -> 
         assert latest == registry.version(subject, numbers[-1]) == registry.version(subject, str(numbers[-1]))
         assert latest["subject"] == subject
         assert store.schema_id(json.loads(latest["schema"])) == latest["id"]
-        assert fastavro.parse_schema(json.loads(latest["schema"]))["name"] == subject.partition("-")[2]
+        parsed: Any = fastavro.parse_schema(json.loads(latest["schema"]))
+        assert parsed["name"] == subject.partition("-")[2]
         by_id = registry.schema_by_id(latest["id"])
         assert by_id is not None
         assert by_id["schema"] == latest["schema"]
