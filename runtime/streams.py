@@ -96,8 +96,17 @@ class Runner:
     """Turns a record into records: decode, handle, encode; what can't be processed becomes a dead letter, and with
     `parks` (`dead_letters.parks`) parks its key (rule 13)."""
 
-    def __init__(self, name: str, handler: Handler, outputs: Iterable[str], *, parks: bool = True) -> None:
+    def __init__(
+        self,
+        name: str,
+        handler: Handler,
+        outputs: Iterable[str],
+        *,
+        parks: bool = True,
+        log: FilteringBoundLogger | None = None,
+    ) -> None:
         self.parks = parks
+        self._log = log
         self.name = name
         self.handler = handler
         self.outputs = frozenset(outputs)
@@ -274,7 +283,13 @@ def run(settings: Settings, topology: Topology, name: str) -> None:
     health.report(name, "starting")
     spec = topology.processors[name]
     outputs = [*spec.outputs, dead_letters.TOPIC]
-    runner = Runner(name, load_handler(settings, spec), outputs, parks=dead_letters.parks(topology, name))
+    runner = Runner(
+        name,
+        load_handler(settings, spec),
+        outputs,
+        parks=dead_letters.parks(topology, name),
+        log=logs.operations(name),
+    )
     app = application(settings, topology, name, runner)
     refuse_lost_offsets(settings, topology, name)
     stop = threading.Event()

@@ -20,6 +20,7 @@ from uuid import uuid4
 import orjson
 import psutil
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -152,15 +153,19 @@ def _fresh_seed() -> int:
 
 
 def show(console: Console, results: list[Result], idle: dict[str, float]) -> None:
+    console.print()
     for table in (placements(results), latencies(results), costs(results, idle)):
         console.print(table)
-        console.print()
+    best = max(results, key=lambda result: result.placements_per_second)
+    console.print(f"Most placements a second: {best.placements_per_second:.1f} (at a load of {best.rate:g}/s)")
 
 
 def placements(results: list[Result]) -> Table:
     """One row a load: was it carried?"""
-    table = Table(title="Placements over HTTP: created, paid and visible in the view", title_justify="left")
-    for name in ("offered/s", "placed/s", "accepted", "lost", "failed", "at once", "drained", "kept up"):
+    table = Table(
+        title="Placements over HTTP: created, paid and visible in the view", title_justify="left", box=SIMPLE_HEAD
+    )
+    for name in ("load/s", "placed/s", "accepted", "lost", "failed", "at once", "drained", "kept up"):
         table.add_column(name, justify="right")
     for result in results:
         table.add_row(
@@ -178,8 +183,8 @@ def placements(results: list[Result]) -> Table:
 
 def latencies(results: list[Result]) -> Table:
     """Three rows a load."""
-    table = Table(title="Latency, from the moment when a request was due", title_justify="left")
-    for name in ("offered/s", "", "P50", "P95", "P99", "max", "measured"):
+    table = Table(title="Latency, from the moment when a request was due", title_justify="left", box=SIMPLE_HEAD)
+    for name in ("load/s", "", "P50", "P95", "P99", "max", "count"):
         table.add_column(name, justify="right" if name else "left", no_wrap=True)
     for result in results:
         kinds = (("create", result.create), ("read by id", result.read), ("create → paid", result.create_to_paid))
@@ -192,7 +197,7 @@ def latencies(results: list[Result]) -> Table:
 
 def costs(results: list[Result], idle: dict[str, float]) -> Table:
     """CPU by process: one column a load."""
-    table = Table(title="CPU milliseconds per order, by process", title_justify="left")
+    table = Table(title="CPU milliseconds per order, by process", title_justify="left", box=SIMPLE_HEAD)
     table.add_column("process")
     for result in results:
         table.add_column(f"{result.rate:g}/s", justify="right")

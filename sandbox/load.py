@@ -64,6 +64,8 @@ class Result:
     failures: list[str] = field(default_factory=list)
     """The first of them."""
     retries: int = 0
+    missed_reads: int = 0
+    """Orders placed a second before and not in the view yet, or nobody there to ask."""
     drained_after: float = 0.0
     """From the last order's arrival until all were visible as paid."""
     placements_per_second: float = 0.0
@@ -183,7 +185,9 @@ class Run:
         except (Refused, aiohttp.ClientError, TimeoutError) as error:
             self._shop.tally.failures.append(f"{type(error).__name__}: {error}")
             return
-        if found is not None:
+        if found is None:
+            self._result.missed_reads += 1
+        else:
             self._reading.append(time.perf_counter() - due)
 
     async def _drain(self) -> float:
