@@ -19,6 +19,7 @@ from typing import Any
 
 import jwt
 import structlog
+from cachetools import TTLCache
 
 from gateway.problems import Problem, unavailable
 from runtime.settings import Settings
@@ -27,6 +28,8 @@ STAFF = "orders:admin"
 ASYMMETRIC = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
 KEYS_FRESH = 300.0
 """Seconds after which the identity provider's keys are fetched again."""
+CHECKED = 30.0
+"""Seconds for which a token that was found good is not checked again (but for its expiry)."""
 REFETCH_AFTER = 10.0
 """Seconds between two fetches at most, however many tokens name keys that nobody knows."""
 
@@ -95,12 +98,16 @@ class Authenticator:
         self._audience = settings.jwt_audience
         self._jwks = Jwks(settings.jwks_url) if settings.jwks_url else None
         self._key = b"" if self._jwks else development_key(settings.jwt_key_path)
+        self._checked: TTLCache[str, tuple[Caller, float]] = TTLCache(10_000, CHECKED)
 
     async def caller(self, authorization: str | None) -> Caller:
         """Problem 401 without a valid token, 503 while the identity provider's keys can't be had."""
         scheme, _, token = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not token:
             raise unauthorized("A bearer token is needed.")
+        known = self._checked.get(token)
+        if known is not None and known[1] > time.time():
+            return known[0]
         try:
             if self._jwks is None:
                 claims = self._claims(token, self._key, ["HS256"])
@@ -114,7 +121,9 @@ class Authenticator:
         if not subject or len(subject) > 128 or not subject.isprintable():
             raise unauthorized("The token's subject is not usable as an id.")
         scope = claims.get("scope")
-        return Caller(subject, isinstance(scope, str) and STAFF in scope.split())
+        caller = Caller(subject, isinstance(scope, str) and STAFF in scope.split())
+        self._checked[token] = caller, float(claims["exp"])
+        return caller
 
     def _claims(self, token: str, key: Any, algorithms: list[str]) -> dict[str, Any]:
         claims: dict[str, Any] = jwt.decode(

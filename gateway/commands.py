@@ -50,7 +50,7 @@ class InFlight:
 def kafka_unavailable() -> Problem:
     return unavailable(
         "kafka-unavailable",
-        "The order could not be taken at the moment. Repeat the request with the same Idempotency-Key.",
+        "This can't be taken at the moment. Repeat the request with the same Idempotency-Key.",
     )
 
 

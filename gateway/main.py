@@ -14,7 +14,7 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 
-from gateway import problems
+from gateway import openapi, problems
 from gateway.auth import Authenticator
 from gateway.call import Parts
 from gateway.catalogue import Catalogue
@@ -124,6 +124,7 @@ def create_app(parts: Parts, name: str = "gateway", on_dead: Callable[[], None] 
     app.state.parts = parts
     app.state.monitor = monitor
     problems.install(app)
+    openapi.install(app)
     app.add_middleware(Edge, metrics=parts.metrics)
     for routes in (orders, lists, products, kpis, registry, operations):
         app.include_router(routes.router)

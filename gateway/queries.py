@@ -25,6 +25,8 @@ from schemas.order import Order
 POLL = 0.03
 """Seconds between two looks for orders that somebody waits for; one look serves everybody who waits."""
 POLL_WHEN_DOWN = 0.5
+PATIENCE = 5.0
+"""Seconds that a statement may take (KPIs may take longer)."""
 
 UNREACHABLE = (ClickHouseError, ClientError, OSError, TimeoutError)
 
@@ -48,8 +50,9 @@ class Views:
     async def rows(self, statement: str, **parameters: Any) -> list[dict[str, Any]]:
         """The rows of a statement of `gateway/sql` as JSON objects."""
         with _answering(statement):
-            client = await self._connected()
-            raw = await client.raw_query(sql(statement), parameters=parameters, fmt="JSONEachRow")
+            async with asyncio.timeout(PATIENCE):
+                client = await self._connected()
+                raw = await client.raw_query(sql(statement), parameters=parameters, fmt="JSONEachRow")
         return [orjson.loads(line) for line in raw.splitlines()]
 
     async def order(self, order_id: str) -> Order | None:
@@ -94,7 +97,7 @@ class Views:
             async with self._connecting:
                 if self._client is None:
                     self._client = await connect_async(
-                        self._settings, connect_timeout=2, send_receive_timeout=10, connector_limit_per_host=32
+                        self._settings, connect_timeout=2, send_receive_timeout=30, connector_limit_per_host=32
                     )
         return self._client
 

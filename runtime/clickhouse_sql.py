@@ -17,6 +17,7 @@ _TOKEN = re.compile(
 _AFTER_FORMAT_NAME = re.compile(rb"[ \t\f]*\r?\n?")
 _TRAILING_FORMAT = re.compile(r"\bFORMAT\s+(\w+)(?:\s+SETTINGS\s[^']*)?[\s;]*$", re.IGNORECASE)
 _CODE = re.compile(r"Code: (\d+)\.")
+_VERSION = re.compile(r" \(version [^()]*\)\s*$")
 
 _SELECTS = frozenset({"SELECT", "WITH", "FROM"})
 _READS = frozenset({"SHOW", "DESCRIBE", "DESC", "EXPLAIN", "EXISTS"}) | _SELECTS
@@ -57,7 +58,8 @@ class ClickHouseError(RuntimeError):
 
     @classmethod
     def from_engine(cls, text: str) -> "ClickHouseError":
-        """The engine's text, without what chDB's wrappers put in front of it."""
+        """The engine's text, without what chDB's wrappers put in front of it, and without the version behind it."""
+        text = _VERSION.sub("", text)
         found = _CODE.search(text)
         if found is None:
             return cls(1001, f"Code: 1001. DB::Exception: {text} (STD_EXCEPTION)")

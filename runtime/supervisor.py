@@ -82,7 +82,7 @@ def plan(described: topology.Topology, data_dir: Path, ports: dict[str, int]) ->
     )
     for kind, processes in sections:
         for name, process in processes.items():
-            needs = {TOPICS, *process.needs, *(["clickhouse"] if kind in ("sink", "gateway") else [])}
+            needs = {TOPICS, "kafka", *process.needs, *(["clickhouse"] if kind in ("sink", "gateway") else [])}
             for slot in range(process.instances["embedded"]):
                 port = ports["gateway"] + slot if kind == "gateway" else None
                 wanted = tuple(sorted(needs & {TOPICS, *services}))
@@ -199,10 +199,10 @@ class Supervisor:
         return self._up[TOPICS if need == TOPICS else f"{need}-0"]
 
     async def _keep(self, child: Child) -> None:
-        """Start it when what it needs is there, and again whenever it dies."""
-        for need in child.needs:
-            await self._ready(need).wait()
+        """Start it when what it needs is there, and again whenever it dies (not before what it needs is back)."""
         while True:
+            for need in child.needs:
+                await self._ready(need).wait()
             began = time.monotonic()
             await child.start(self.env)
             self._publish()
@@ -232,6 +232,7 @@ class Supervisor:
         """Say that it died, and wait until it may start again."""
         now = time.monotonic()
         child.state = "restarting"
+        self._up[child.id].clear()
         child.restarts += 1
         child.deaths.append(now)
         recent = sum(1 for death in child.deaths if now - death < CRASH_LOOP_WINDOW)

@@ -355,6 +355,13 @@ class _Worker:
             else:
                 for one in written:
                     await self._results.send(*one)
+                log.info(
+                    "handled",
+                    topic=record.topic(),
+                    type=type(message.data).__name__,
+                    id=message.id,
+                    wrote=[topic for topic, *_ in written],
+                )
 
     async def _called(self, message: Envelope) -> Sequence[Outgoing]:
         for attempt in count():

@@ -207,20 +207,25 @@ class Shop:
                 order = newer
 
     async def read(self, customer: Customer, order_id: str, min_version: int | None = None) -> dict[str, Any] | None:
-        """GET /v1/orders/{id}; None when the view hasn't got it (or that version) yet. Timed, unless it waits."""
+        """GET /v1/orders/{id}; None when the view hasn't got it (or that version) yet, or nobody
+        answers. Timed, unless it waits."""
         began = time.perf_counter()
         query = {} if min_version is None else {"min_version": str(min_version)}
         url = f"{self._base}/v1/orders/{order_id}"
-        async with self._session.get(url, params=query, headers=self._authorization(customer)) as answer:
-            body = await answer.read()
-            if answer.status == 200:
-                if min_version is None:
-                    self.tally.read.append(time.perf_counter() - began)
-                found: dict[str, Any] = orjson.loads(body)
-                return found
-            if answer.status in (404, 429, 503, 504):
-                return None
-            raise Refused(answer.status, _problem(body), f"GET {order_id}")
+        try:
+            async with self._session.get(url, params=query, headers=self._authorization(customer)) as answer:
+                body = await answer.read()
+        except aiohttp.ClientConnectionError:
+            self.tally.retries += 1
+            return None
+        if answer.status == 200:
+            if min_version is None:
+                self.tally.read.append(time.perf_counter() - began)
+            found: dict[str, Any] = orjson.loads(body)
+            return found
+        if answer.status in (404, 429, 503, 504):
+            return None
+        raise Refused(answer.status, _problem(body), f"GET {order_id}")
 
     async def _call(
         self, method: str, path: str, visit: Visit, step: str, body: Mapping[str, Any] | None = None

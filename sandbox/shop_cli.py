@@ -268,7 +268,9 @@ def _show_failures(console: Console, tally: Tally) -> None:
 
 
 def ms(seconds: float) -> str:
-    return "–" if math.isnan(seconds) else f"{seconds * 1000:,.0f} ms"
+    if math.isnan(seconds):
+        return "–"
+    return f"{seconds * 1000:,.0f} ms" if seconds < 10 else f"{seconds:,.1f} s"
 
 
 # The demo's stack and books

@@ -19,10 +19,10 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 @pytest.fixture(scope="session")
 def impatient_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A stack where an order has 6 seconds to be paid and a provider without an answer is asked again at once."""
+    """A stack where an order has 10 seconds to be paid and a provider without an answer is asked again at once."""
     folder = tmp_path_factory.mktemp("impatient")
     shipped = (Path(__file__).parent.parent / "policy.yaml").read_text()
-    policy = shipped.replace("timeout: PT15M", "timeout: PT6S").replace("submit_within: PT10M", "submit_within: PT5S")
+    policy = shipped.replace("timeout: PT15M", "timeout: PT10S").replace("submit_within: PT10M", "submit_within: PT9S")
     policy = policy.replace("ask_first_after: PT5S", "ask_first_after: PT1S").replace("PT1H", "PT2S")
     (folder / "policy.yaml").write_text(policy)
     with running_stack(folder, OMS_POLICY=str(folder / "policy.yaml"), OMS_PAYMENT_REQUEST_TIMEOUT="2") as running:

@@ -264,13 +264,14 @@ def _payment_result(before: Placement | None, after: Placement, cause: Cause, ru
                 *contradiction,
                 *_resolve_unknown(known, "captured"),
             ]
-        case p.PaymentDeclined() | p.PaymentNotMade():
+        case p.PaymentDeclined() | p.PaymentNotMade() if known.settled:
             fate = "declined" if isinstance(result, p.PaymentDeclined) else "not_made"
-            if known.settled:
-                return [] if known.fate != "captured" else [_raise_contradiction(known, fate)]
-            code = result.code if isinstance(result, p.PaymentDeclined) else "not_made"
+            return [_raise_contradiction(known, fate)] if known.fate == "captured" else []
+        case p.PaymentDeclined(code=code):
             fail = c.FailPayment(attempt_id=result.attempt_id, code=code)
-            return [Send("order.internal", f"failed:{result.attempt_id}", fail), *_resolve_unknown(known, fate)]
+            return [Send("order.internal", f"failed:{result.attempt_id}", fail), *_resolve_unknown(known, "declined")]
+        case p.PaymentNotMade():
+            return _resolve_unknown(known, "not_made")  # if the order still waits, its deadline ends it
         case p.PaymentUnknown():
             if known.settled:
                 return []

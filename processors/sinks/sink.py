@@ -104,7 +104,6 @@ class Sink:
         self._state: health.State = "starting"
         self._error: str | None = None
         self._kafka_away: str | None = None
-        self._fatal: KafkaError | None = None
         self._rows = self._letters = 0
         self._reported = 0.0
         self._admin = kafka.admin(settings)
@@ -134,9 +133,6 @@ class Sink:
         while not self._stop.is_set():
             self._report()
             records = self._read()
-            if self._fatal is not None:
-                # Another process has our slot, for one: this one must end, and write no more.
-                raise KafkaException(self._fatal)
             if records:
                 self._write(records)
 
@@ -160,6 +156,9 @@ class Sink:
         match error.code():
             case KafkaError._PARTITION_EOF:
                 self._positions[record.topic(), record.partition()] = record.offset()
+            case KafkaError._FATAL:
+                # Another process has our slot, for one: this one must end.
+                raise KafkaException(error)
             case KafkaError._AUTO_OFFSET_RESET | KafkaError.UNKNOWN_TOPIC_ID | KafkaError.UNKNOWN_TOPIC_OR_PART:
                 self._patiently(self._compare)
                 log.warning("topic_error", topic=record.topic(), error=error.str())
@@ -344,8 +343,6 @@ class Sink:
 
     def _on_error(self, error: KafkaError) -> None:
         log.warning("kafka_error", error=error.str())
-        if error.fatal() or error.code() == KafkaError._FATAL:
-            self._fatal = error
         if error.code() == KafkaError._ALL_BROKERS_DOWN:
             self._kafka_away = error.str()
 

@@ -210,8 +210,13 @@ def test_an_idle_shard_does_next_to_nothing_however_long_it_was_idle() -> None:
 def test_a_hundred_thousand_in_one_second_drain_in_bounded_messages() -> None:
     shard = Shard()
     count = 100_000
+    template = timeout("", START)
     for n in range(count):
-        shard.set(f"order-{n:06}/payment", START + timedelta(microseconds=n * 10))
+        due = START + timedelta(microseconds=n * 10)
+        command = template.model_copy(update={"timer_id": f"order-{n:06}/payment", "due_at": due})
+        slot = wheel.slot_of(due)
+        timer = wheel.Timer(slot=slot, command=command, message_id="m", order_id=f"order-{n:06}", correlation_id="c")
+        wheel.put(shard.state, timer)
     assert shard.state.largest < 4_000
     before = shard.messages
     fired = shard.tick(START + seconds(1.25))

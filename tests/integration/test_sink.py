@@ -225,11 +225,13 @@ sink.run(settings(), "views")
 
 def test_killed_between_rows_and_progress(world: World) -> None:
     world.write(60)
-    script = world.folder / "dies.py"
-    script.write_text(DIES_BEFORE_PROGRESS)
+    # Its first batch begins at the beginning: rows that have been there for long are written again, and new ones.
     with world.client() as client:
-        progress = client.query("SELECT * FROM oms.sink_progress FINAL ORDER BY ALL").result_rows
+        client.command("TRUNCATE TABLE oms.sink_progress")
+        for table in TABLES:
+            client.command(f"SYSTEM STOP MERGES {table}")  # which would take repeated rows away before they are counted
     before = world.rows()
+    (world.folder / "dies.py").write_text(DIES_BEFORE_PROGRESS)
     environment = {
         "PYTHONPATH": f"{ROOT}{os.pathsep}{world.folder}",
         "OMS_DATA_DIR": str(world.folder),
@@ -239,25 +241,28 @@ def test_killed_between_rows_and_progress(world: World) -> None:
     with child(["dies"], world.folder / "dies.out", **environment) as dying:
         until(lambda: dying.exit_code is not None, "it died", 30)
         assert dying.exit_code == -signal.SIGKILL, dying.tail()
-    # Rows without progress: all of this will be read and written again.
     written = world.rows()
     assert written > before
     with world.client() as client:
-        assert client.query("SELECT * FROM oms.sink_progress FINAL ORDER BY ALL").result_rows == progress
+        assert client.query("SELECT count() FROM oms.sink_progress").result_rows == [(0,)]
     with world.sink():
+        until(lambda: world.rows() > written, "it reads the same again")
         world.wait_until_complete()
+        until(lambda: world.facts().get("lag") == 0, "no lag")
         world.check()
-        once = world.kpis()
-    # From the beginning, over all that is there.
+        found = world.kpis()
     with world.client() as client:
-        client.command("TRUNCATE TABLE oms.sink_progress")
-    written = world.rows()
-    with world.sink():
-        until(lambda: world.rows() > written, "it reads again")
-        until(lambda: world.facts().get("lag") == 0, "it has read everything")
-        world.check()
-        assert world.kpis() == once
-        assert once["orders_created"][0]["orders"] == len(world.histories)
+        for table in TABLES:
+            client.command(f"SYSTEM START MERGES {table}")
+    paid = [story for story in world.histories if story.order.captured]
+    euros = sum(story.total for story in paid if story.currency == "EUR")
+    cancelled = sum(story.order.cancellation is not None for story in world.histories)
+    assert found["orders_created"][0]["orders"] == found["completion"][0]["submitted"] == len(world.histories)
+    assert found["completion"][0]["paid"] == len(paid)
+    assert found["cancellations_by_reason"] == [{"reason": "out_of_stock", "orders": cancelled, "share": 1.0}]
+    revenue = {row["currency"]: row["revenue"]["amount"] for row in found["average_order_value"]}
+    assert revenue["EUR"] == f"{euros / 100:.2f}"
+    assert sum(row["orders"] for row in found["active_orders"]) == len(world.histories) - cancelled
 
 
 def test_clickhouse_killed_and_started_again(world: World) -> None:
@@ -372,8 +377,6 @@ def test_progress_beyond_the_topics_end_is_refused(world: World) -> None:
         assert f"orders has read order.states up to offset {end + 10} of partition 0" in sentence
         assert f"ends at {end}" in sentence
         client.command("DELETE FROM oms.sink_progress WHERE view = 'orders'")
-    with world.sink():
-        world.check()
 
 
 def test_another_topic_of_that_name_is_refused(world: World) -> None:
@@ -392,3 +395,4 @@ def test_another_topic_of_that_name_is_refused(world: World) -> None:
             query = "SELECT sum(version) FROM oms.orders FINAL"
             until(lambda: client.query(query).result_rows == [(versions,)], "states are there again")
             assert client.query("SELECT count() FROM oms.order_events").result_rows == [(0,)]
+        world.histories.clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -19,11 +20,14 @@ _STOP_SECONDS = 20.0
 
 
 @contextmanager
-def running(*arguments: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def running(*arguments: str, log: Path, **env: str) -> Iterator[subprocess.Popen[bytes]]:
     """`python -m ARGUMENTS` in a session of its own, its output appended to `log`; asked to stop, then killed."""
+    environment = {**os.environ, **env}
     with log.open("ab") as output:
         command = [sys.executable, "-m", *arguments]
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, cwd=ROOT, start_new_session=True)
+        process = subprocess.Popen(
+            command, stdout=output, stderr=subprocess.STDOUT, cwd=ROOT, env=environment, start_new_session=True
+        )
     try:
         yield process
     finally:
@@ -46,11 +50,11 @@ def broker(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
 
 
 @contextmanager
-def engine(folder: Path) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
+def engine(folder: Path, password: str = "") -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
     """A ClickHouse that answers on 127.0.0.1; gives its port and its process."""
     port = free_port()
     arguments = ("runtime.embedded_clickhouse", "--data-dir", str(folder), "--port", str(port))
-    with running(*arguments, log=folder / "out") as process:
+    with running(*arguments, log=folder / "out", OMS_CLICKHOUSE_PASSWORD=password) as process:
         deadline = time.monotonic() + _START_SECONDS
         while not _pings(port):
             assert process.poll() is None, (folder / "out").read_text()
