@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Annotated, Any
 
 import orjson
@@ -13,7 +14,8 @@ from rich.table import Table
 from runtime import dead_letters, topology
 from runtime.dead_letters import Letter
 from runtime.errors import UserError
-from runtime.settings import settings
+from runtime.settings import Settings
+from runtime.stack import stack_settings
 
 app = typer.Typer(help="Dead letters: list, retry, discard.", no_args_is_help=True)
 
@@ -21,6 +23,8 @@ _MARKERS = 0.3  # seconds in which a committed transaction has become visible in
 
 Target = Annotated[str | None, typer.Argument(help="a message key, or a letter's id")]
 All = Annotated[bool, typer.Option("--all", help="every open letter")]
+DataDir = Annotated[Path, typer.Option("--data-dir", envvar="OMS_DATA_DIR", help="of the stack", show_envvar=False)]
+HERE = Path(".oms")
 Processor = Annotated[str | None, typer.Option("--processor", help="only letters of this process")]
 
 
@@ -28,9 +32,10 @@ Processor = Annotated[str | None, typer.Option("--processor", help="only letters
 def list_(
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object a line")] = False,
     processor: Processor = None,
+    data_dir: DataDir = HERE,
 ) -> None:
     """The open letters, those of a key in the order in which they came."""
-    letters = _open(processor)
+    letters = _open(stack_settings(data_dir), processor)
     if as_json:
         for letter in letters:
             typer.echo(orjson.dumps(_facts(letter)))
@@ -54,12 +59,15 @@ def list_(
 
 
 @app.command()
-def retry(target: Target = None, everything: All = False, processor: Processor = None) -> None:
+def retry(
+    target: Target = None, everything: All = False, processor: Processor = None, data_dir: DataDir = HERE
+) -> None:
     """Give letters back to their processors. Letters of one processor and key go together and in order, so naming
     one of them means all of these. Exit 1 when one fails again."""
+    settings = stack_settings(data_dir)
     failed = 0
-    for letters in _groups(_chosen(target, everything, processor, whole_keys=True)):
-        failed += not _retry(letters)
+    for letters in _groups(_chosen(settings, target, everything, processor, whole_keys=True)):
+        failed += not _retry(settings, letters)
     if failed:
         raise typer.Exit(1)
 
@@ -70,24 +78,26 @@ def discard(
     everything: All = False,
     processor: Processor = None,
     comment: Annotated[str, typer.Option(help="why; it is kept")] = "",
+    data_dir: DataDir = HERE,
 ) -> None:
     """Give letters up for good. What was parked behind one stays open until it is retried."""
-    letters = _chosen(target, everything, processor, whole_keys=False)
-    dead_letters.discard(settings(), letters, comment, parks=_parks())
+    settings = stack_settings(data_dir)
+    letters = _chosen(settings, target, everything, processor, whole_keys=False)
+    dead_letters.discard(settings, letters, comment, parks=_parks(settings))
     typer.echo(f"{len(letters)} discarded")
 
 
-def _retry(letters: list[Letter]) -> bool:
+def _retry(settings: Settings, letters: list[Letter]) -> bool:
     """Until none of them is open, or one fails by itself again."""
     first = letters[0]
     name = f"{first.data.processor} {first.key_text or first.data.letter_id}"
     processed = 0
     while letters:
-        if not dead_letters.retry(settings(), letters):
+        if not dead_letters.retry(settings, letters):
             typer.echo(f"{name}: {len(letters)} given back, but {first.data.processor} has not had them yet", err=True)
             return False
         time.sleep(_MARKERS)
-        now = dead_letters.open_letters(settings())
+        now = dead_letters.open_letters(settings)
         sent = {letter.data.letter_id for letter in letters}
         letters = [letter for letter in now if _group(letter) == _group(first) or letter.retried_from in sent]
         processed += len(sent) - sum(letter.retried_from in sent for letter in letters)
@@ -99,15 +109,17 @@ def _retry(letters: list[Letter]) -> bool:
     return True
 
 
-def _open(processor: str | None) -> list[Letter]:
-    letters = dead_letters.open_letters(settings())
+def _open(settings: Settings, processor: str | None) -> list[Letter]:
+    letters = dead_letters.open_letters(settings)
     return [letter for letter in letters if processor in (None, letter.data.processor)]
 
 
-def _chosen(target: str | None, everything: bool, processor: str | None, *, whole_keys: bool) -> list[Letter]:
+def _chosen(
+    settings: Settings, target: str | None, everything: bool, processor: str | None, *, whole_keys: bool
+) -> list[Letter]:
     if (target is None) is not everything:
         raise UserError("Say which: a key, a letter's id, or --all.")
-    letters = _open(processor)
+    letters = _open(settings, processor)
     if everything:
         return letters
     found = [x for x in letters if x.data.letter_id == target or (x.data.key is not None and x.key_text == target)]
@@ -132,8 +144,8 @@ def _group(letter: Letter) -> tuple[object, ...]:
     return (data.processor, data.key) if data.key is not None else (data.processor, None, data.letter_id)
 
 
-def _parks() -> frozenset[str]:
-    shape = topology.load(settings().topology)
+def _parks(settings: Settings) -> frozenset[str]:
+    shape = topology.load(settings.topology)
     return frozenset(name for name in shape.processors if dead_letters.parks(shape, name))
 
 

@@ -34,7 +34,7 @@ PathSku = Annotated[Sku, Path()]
 @router.get("/products")
 async def list_products(
     call: AnyCall,
-    limit: Annotated[int, Query(ge=1, le=500)] = 100,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 500,
     cursor: Annotated[str | None, Query(max_length=500)] = None,
 ) -> Response:
     """What is for sale, by SKU; staff also see what no longer is."""

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, TypeVar
+from zlib import crc32
 
 import structlog
 from clickhouse_connect.driver.client import Client
@@ -111,7 +112,7 @@ class Sink:
         self._consumer = kafka.consumer(
             settings,
             name,
-            group_instance_id=f"{name}-{settings.slot}",  # started again after a kill, it gets its partitions at once
+            group_instance_id=_instance(name, settings.slot, self._views),
             session_timeout_ms=10_000,
             enable_partition_eof=True,
             # We say where to start. An offset that the topic hasn't got is a topic that was wiped, never a reason to
@@ -373,6 +374,15 @@ class Sink:
             _, high = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), cached=True)
             lag += max(0, high - position)
         return lag
+
+
+def _instance(name: str, slot: int, topics: Iterable[str]) -> str:
+    """The static member of the group that this process is: started again after a kill, it has its partitions at once.
+
+    The topics are part of it, because the broker gives a member that comes back its old partitions even if it has
+    subscribed to more topics now: those of a new topic would be nobody's.
+    """
+    return f"{name}-{slot}-{crc32(','.join(sorted(topics)).encode()):08x}"
 
 
 def _may_pass(error: BaseException) -> bool:

@@ -100,6 +100,20 @@ def test_a_status_link_tells_of_a_refusal(shop: Shop) -> None:
     assert found["problem"]["type"] == "/problems/unknown-shipping-method"
 
 
+def test_an_outcome_that_takes_too_long_comes_later(shop: Shop) -> None:
+    body, key = shop.body(shop.product()), uuid4().hex
+    with shop.stack.frozen("order"):
+        answer = shop.call("POST", "/v1/orders", body, key=key)
+        assert answer.status_code == 202, answer.text
+        assert answer.headers["retry-after"] == "1"
+        link = answer.headers["location"]
+        assert shop.call("GET", link).json()["status"] == "pending"
+    found = until(lambda: shop.call("GET", link).json(), lambda status: status["status"] != "pending", 30)
+    assert found["status"] == "accepted"
+    again = shop.call("POST", "/v1/orders", body, key=key)
+    assert (again.status_code, again.json()["id"]) == (201, answer.json()["order_id"])
+
+
 def test_a_preview_shows_totals_and_shipping_options_and_leaves_nothing(shop: Shop) -> None:
     sku = shop.product()
     answer = shop.call("POST", "/v1/orders?dry_run=true", shop.body(sku, shipping_method=None))
