@@ -31,7 +31,8 @@ class Wish:
 
 
 class Catalogue:
-    """Read on the event loop, written by the feed's thread: single dictionary operations, which are atomic."""
+    """Read on the event loop, written by the feed's thread (and `learn`): single dictionary operations, which are
+    atomic."""
 
     def __init__(self, settings: Settings, producer: Producer) -> None:
         self.feed = Feed(settings, "catalogue", producer, from_beginning(PRODUCTS, LEVELS), self._take)
@@ -126,6 +127,13 @@ class Catalogue:
             extra={"skus": ",".join(short), "fields": ",".join(fields[sku] for sku in short)},
         )
 
+    def learn(self, level: StockLevel) -> None:
+        """A level that was told directly: who has just changed it finds it changed. The answer to a repeat is an old
+        one, so only a newer version counts; the feed has the last word."""
+        known = self._levels.get(level.sku, {}).get(level.pool)
+        if known is None or known.version < level.version:
+            self._set_level(level)
+
     def seen(self, message_id: str) -> asyncio.Future[None]:
         """Resolves when this process has read the message with this id."""
         if self._loop is None:
@@ -142,8 +150,7 @@ class Catalogue:
                 self._products[data.sku] = data
                 self._sorted = None
             elif isinstance(data, StockLevel):
-                # A new dictionary each time, so that a reader never sees one change under its hands.
-                self._levels[data.sku] = {**self._levels.get(data.sku, {}), data.pool: data}
+                self._set_level(data)
             elif received.topic == PRODUCTS:
                 self._products.pop(received.key, None)
                 self._sorted = None
@@ -153,6 +160,10 @@ class Catalogue:
         if self._awaited and self._loop is not None:
             ids = [received.message.id for received in batch if received.message is not None]
             self._loop.call_soon_threadsafe(self._resolve, ids)
+
+    def _set_level(self, level: StockLevel) -> None:
+        # A new dictionary each time, so that a reader never sees one change under its hands.
+        self._levels[level.sku] = {**self._levels.get(level.sku, {}), level.pool: level}
 
     def _resolve(self, message_ids: Iterable[str]) -> None:
         for message_id in message_ids:

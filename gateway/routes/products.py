@@ -102,6 +102,7 @@ async def adjust_stock(call: StaffCall, sku: PathSku, body: StockBody) -> Respon
         raise rejected(outcome.rejection)
     if outcome.level is None:
         raise ValueError("an accepted adjustment has no level")
+    call.parts.catalogue.learn(outcome.level)
     return reply(stock_json(outcome.level))
 
 
