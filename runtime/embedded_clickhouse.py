@@ -22,7 +22,7 @@ from runtime.settings import Settings
 
 # Pooled connections of the clients outlive any pause between two of their requests.
 _KEEP_ALIVE_SECONDS = 600
-_SHUTDOWN_SECONDS = 5
+_SHUTDOWN_SECONDS = 3
 
 
 def serve(data_dir: Path, host: str, port: int, password: str) -> None:

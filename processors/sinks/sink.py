@@ -47,7 +47,10 @@ BATCH = 10_000
 """Messages in a batch at most: less than half a second of work."""
 
 GATHER = 0.04
-"""Seconds that a batch waits for company after its first message: it costs five inserts, whatever its size."""
+MOST_GATHER = 0.3
+WRITE_SHARE = 0.25
+"""Seconds that a batch waits for company after its first message. It costs five inserts, whatever its size, so under
+load it waits until writing is at most this share of the time."""
 
 _IDLE = 0.5
 _NAMED = 100
@@ -106,6 +109,7 @@ class Sink:
         self._error: str | None = None
         self._kafka_away: str | None = None
         self._rows = self._letters = 0
+        self._gather = GATHER
         self._reported = 0.0
         self._admin = kafka.admin(settings)
         self._producer = kafka.producer(settings, message_max_bytes=MAX_BYTES)
@@ -149,7 +153,7 @@ class Sink:
         # Not one call with a longer timeout: `consume` waits that long for a full batch.
         found = self._consumer.consume(1, _IDLE)
         if found:
-            found += self._consumer.consume(BATCH, GATHER)
+            found += self._consumer.consume(BATCH, self._gather)
         return [record for record in found if record.error() is None or self._heed(record, record.error())]
 
     def _heed(self, record: Record, error: KafkaError) -> bool:
@@ -208,10 +212,12 @@ class Sink:
         self._patiently(lambda: self._insert_progress(ends))
         self._consumer.commit(offsets=[TopicPartition(*at, offset) for at, offset in ends.items()], asynchronous=True)
         self._positions.update(ends)
+        seconds = time.monotonic() - began
+        self._gather = min(MOST_GATHER, max(GATHER, seconds * (1 - WRITE_SHARE) / WRITE_SHARE))
         log.info(
             "written",
             messages=len(records),
-            seconds=round(time.monotonic() - began, 4),
+            seconds=round(seconds, 4),
             **({"correlation_ids": sorted(correlation_ids)} if len(correlation_ids) <= _NAMED else {}),
         )
 

@@ -99,7 +99,7 @@ def test_formats_parameters_settings_and_database_come_from_the_url(http: httpx.
         "param_id": "o1",
         "database": "oms",
         "default_format": "JSON",
-        "output_format_json_quote_64bit_integers": 1,
+        "output_format_json_quote_64bit_integers": "1",
     }
     answer = http.post("/", params=params, content="SELECT version FROM orders FINAL WHERE id = {id:String}")
     assert answer.json()["data"] == [{"version": "1"}]
