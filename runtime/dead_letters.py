@@ -203,12 +203,17 @@ def open_letters(settings: Settings, timeout: float = 60) -> list[Letter]:
         TimeoutError: not read to its end within `timeout` seconds.
     """
     found: dict[str, Letter] = {}
+    settled: set[str] = set()
     for message, at in _read_all(settings, timeout):
         match message.data:
-            case DeadLettered() as data:
-                found.setdefault(data.letter_id, Letter(data, message, at))
+            # A gateway reads its reference data from the beginning at each start, and writes the same letter again.
+            case DeadLettered(letter_id=letter_id) as data if letter_id not in settled:
+                found.setdefault(letter_id, Letter(data, message, at))
             case DeadLetterRetried(letter_id=letter_id) | DeadLetterDiscarded(letter_id=letter_id):
+                settled.add(letter_id)
                 found.pop(letter_id, None)
+            case _:
+                pass
     return list(found.values())
 
 

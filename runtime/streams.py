@@ -275,7 +275,7 @@ def application(settings: Settings, topology: Topology, name: str, runner: Runne
         consumer_extra_config={
             "group.instance.id": slot,
             "session.timeout.ms": SESSION_TIMEOUT_MS,
-            "fetch.wait.max.ms": 500,
+            "fetch.wait.max.ms": kafka.FETCH_WAIT_MS,
             "isolation.level": "read_committed",
         },
         producer_extra_config={

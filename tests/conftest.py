@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.stack import Stack, running_stack
+
+# Brokers live for a minute here: compiling for long runs would cost more than it wins (decision 0001).
+os.environ.setdefault("OMS_KAFKA_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ from processors.order.actions import POSSIBLE, allowed_actions
 from processors.order.decide import order_number
 from schemas import commands as c
 from schemas.order import OrderStatus
+from schemas.replies import Rejection
 from tests.domain.order_story import Story
 from tests.support.examples import POLICY, T0, address, at, create, line, quote
 
@@ -227,6 +228,12 @@ def test_payments_and_refunds_that_nobody_asked_for() -> None:
     story.when(c.ConfirmPayment(attempt_id="x", amount=1, provider_ref="r")).refused("unknown-payment")
     story.when(c.FailPayment(attempt_id="x", code="r")).refused("unknown-payment")
     story.when(c.CompleteRefund(refund_id="x", provider_ref="r")).refused("unknown-refund")
+
+
+def test_what_the_catalogue_speaks_against_is_refused_with_its_words() -> None:
+    words = Rejection(type="out-of-stock", detail="Too little of MUG.", field="items[0].quantity")
+    Story().when(c.RefuseRequest(rejection=words)).refused("out-of-stock", 409, "items[0].quantity")
+    Story().given(create()).when(c.RefuseRequest(rejection=words)).refused("out-of-stock", 409, "items[0].quantity")
 
 
 def test_order_numbers_are_short_and_stable() -> None:

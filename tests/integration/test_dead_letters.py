@@ -192,7 +192,7 @@ def fragile(broker: Settings, tmp_path_factory: pytest.TempPathFactory) -> Itera
     settings = broker.model_copy(update={"topology": path})
     made = Fragile(settings, folder)
     with ExitStack() as stack, pytest.MonkeyPatch.context() as patched:
-        patched.setattr(dlq_cli, "settings", lambda: settings)
+        patched.setattr(dlq_cli, "stack_settings", lambda _: settings)
         for name in ("fragile", "bystander"):
             stack.enter_context(oms_run(name, settings, folder, OMS_TOPOLOGY=str(path)))
         yield made

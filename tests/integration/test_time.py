@@ -37,7 +37,7 @@ def test_no_answer_from_the_provider(impatient_stack: Stack) -> None:
         assert ended["cancellation"]["reason"] == "payment_timeout"
     stack.back("timers", dead)
     for order_id in (captured, declined):
-        stack.until(lambda o=order_id: exceptions(stack, o) == ["payment_unknown"], "a person is told")  # type: ignore[misc]
+        stack.until(lambda o=order_id: exceptions(stack, o) == ["payment_unknown"], "a person is told", 15)  # type: ignore[misc]
     settle(stack, captured, "captured")
     settle(stack, declined, "declined")
     stack.until(lambda: exceptions(stack, captured) == ["payment_unknown", "captured"], "the capture is found")

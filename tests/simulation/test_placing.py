@@ -15,7 +15,7 @@ from schemas import inventory as i
 from schemas.base import Event, Message, Payload
 from schemas.operations import DeadLettered, ExceptionOpened, ExceptionResolved
 from schemas.order import Order
-from schemas.replies import CommandOutcome, StockOutcome
+from schemas.replies import CommandOutcome, Rejection, StockOutcome
 from tests.simulation.world import World
 from tests.support.examples import NAMES, POLICY, command, create, line
 
@@ -217,6 +217,18 @@ def test_duplicates_get_the_first_outcome_again_and_another_body_is_refused() ->
     assert (reused.rejection.type, reused.rejection.status) == ("idempotency-key-reused", 422)
     assert len(world.bank.charges) == 1
     assert stock(world, "MUG") == (9, 1, 0)
+
+
+def test_a_repeat_of_an_accepted_order_gets_that_outcome_though_the_catalogue_speaks_against_it_now() -> None:
+    world = stocked(1, MUG=1)
+    accepted = command(create(line("MUG", 1), submit=True), order_id=order_id(1), body_hash="b", reply_to="gateway-a")
+    refusal = c.RefuseRequest(rejection=Rejection(type="out-of-stock", detail="gone"))
+    world.write("order.commands", order_id(1), accepted)
+    world.write("order.commands", order_id(1), accepted.model_copy(update={"data": refusal}))
+    world.settle()
+    first, again = world.messages("order.replies", "gateway-a")
+    assert first == again
+    assert first.accepted
 
 
 def test_a_dry_run_leaves_no_trace() -> None:
