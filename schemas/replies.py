@@ -20,6 +20,13 @@ class Rejection(Model):
     extra: dict[str, str] = {}
 
 
+IDEMPOTENCY_KEY_REUSED = Rejection(
+    type="idempotency-key-reused",
+    status=422,
+    field="Idempotency-Key",
+    detail="This idempotency key was used before with another body.",
+)
+
 Family("order.replies", Message)
 Family("order.rejections", Message)
 

@@ -18,7 +18,7 @@ from processors.shapes import Shape
 from schemas import inventory as i
 from schemas.base import Message, Payload
 from schemas.policy import Policy
-from schemas.replies import Rejection, StockOutcome
+from schemas.replies import IDEMPOTENCY_KEY_REUSED, Rejection, StockOutcome
 
 STOCK = Shape(Stock)
 RESERVATION = Shape(Reservation)
@@ -93,13 +93,7 @@ def handle_adjustment(state: State, key: str, cause: Message[Any], kept: timedel
     if seen is not None:
         if seen["body_hash"] == command.body_hash:
             return _reply(cause, StockOutcome.model_validate(seen["outcome"]))
-        reused = Rejection(
-            type="idempotency-key-reused",
-            status=422,
-            field="Idempotency-Key",
-            detail="This idempotency key was used before with another body.",
-        )
-        return _reply(cause, StockOutcome(command_id=cause.id, accepted=False, rejection=reused))
+        return _reply(cause, StockOutcome(command_id=cause.id, accepted=False, rejection=IDEMPOTENCY_KEY_REUSED))
     stock = STOCK.load(state, "stock") or Stock()
     after = rules.adjust(stock, command.delta)
     outputs: list[Outgoing] = []

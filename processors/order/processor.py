@@ -20,7 +20,7 @@ from schemas.base import Command, Event, Message, Payload
 from schemas.codec import encode
 from schemas.order import Order, OrderState
 from schemas.policy import Policy
-from schemas.replies import CommandOutcome, CommandRejected, Rejection
+from schemas.replies import IDEMPOTENCY_KEY_REUSED, CommandOutcome, CommandRejected, Rejection
 
 ORDER = Shape(Order)
 
@@ -106,13 +106,7 @@ def _preview(order: Order | None, command: Command[Any], policy: Policy) -> Comm
 def _again(seen: dict[str, Any], command: Command[Any]) -> CommandOutcome:
     if seen["body_hash"] == command.body_hash:
         return CommandOutcome.model_validate(seen["outcome"])
-    rejection = Rejection(
-        type="idempotency-key-reused",
-        status=422,
-        field="Idempotency-Key",
-        detail="This idempotency key was used before with another body.",
-    )
-    return CommandOutcome(command_id=command.id, accepted=False, version=0, rejection=rejection)
+    return CommandOutcome(command_id=command.id, accepted=False, version=0, rejection=IDEMPOTENCY_KEY_REUSED)
 
 
 def _refused(command: Command[Any], order: Order | None, rejection: Rejection) -> CommandOutcome:

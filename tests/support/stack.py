@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -21,6 +22,7 @@ from confluent_kafka import TopicPartition
 
 from gateway.auth import issue
 from runtime import health, kafka
+from runtime.run import die_with
 from runtime.settings import Settings
 from runtime.stack import read_stack, stack_settings
 from schemas.base import Envelope
@@ -270,6 +272,7 @@ def running_stack(data_dir: Path, **environment: str) -> Iterator[Stack]:
             stderr=subprocess.STDOUT,
             env={**os.environ, **environment},
             start_new_session=True,
+            preexec_fn=partial(die_with, os.getpid()),  # also when the test run itself is killed
         )
         try:
             _wait_ready(process, data_dir, log)
