@@ -29,5 +29,7 @@ def impatient_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]
     policy = shipped.replace("timeout: PT15M", "timeout: PT10S").replace("submit_within: PT10M", "submit_within: PT9S")
     policy = policy.replace("ask_first_after: PT5S", "ask_first_after: PT1S").replace("PT1H", "PT2S")
     (folder / "policy.yaml").write_text(policy)
-    with running_stack(folder, OMS_POLICY=str(folder / "policy.yaml"), OMS_PAYMENT_REQUEST_TIMEOUT="2") as running:
+    with running_stack(
+        folder, own=True, OMS_POLICY=str(folder / "policy.yaml"), OMS_PAYMENT_REQUEST_TIMEOUT="2"
+    ) as running:
         yield running

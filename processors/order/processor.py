@@ -57,7 +57,8 @@ def handle_command(state: State, command: Command[Any], policy: Policy) -> list[
         if order is not before:
             ORDER.save(state, "order", order)
             outputs.append(Outgoing("order.states", order.order_id, _state_message(command, order)))
-        outcome = CommandOutcome(command_id=command.id, accepted=True, version=order.version, order=order)
+        answer = order if command.reply_to else None  # nobody reads the order in an outcome that goes nowhere
+        outcome = CommandOutcome(command_id=command.id, accepted=True, version=order.version, order=answer)
     state.set(
         seen_key,
         {"body_hash": command.body_hash, "outcome": outcome.model_dump(mode="json")},

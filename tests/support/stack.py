@@ -27,6 +27,8 @@ from runtime.settings import Settings
 from runtime.stack import read_stack, stack_settings
 from schemas.base import Envelope
 from schemas.codec import Undecodable, decode, encode
+from tests.support.infrastructure import infrastructure
+from tests.support.processes import until
 
 T = TypeVar("T")
 
@@ -156,12 +158,7 @@ class Stack:
     @staticmethod
     def until(look: Callable[[], T | None], what: str, timeout: float = 60) -> T:
         """What `look` gives once it gives something true."""
-        deadline = time.monotonic() + timeout
-        while True:
-            if found := look():
-                return found
-            assert time.monotonic() < deadline, f"not within {timeout:g} s: {what}"
-            time.sleep(0.05)
+        return until(look, what, timeout)
 
     # Outside the pipeline
 
@@ -181,7 +178,10 @@ class Stack:
             self.settings.clickhouse_url,
             params={"default_format": "JSON", **{f"param_{name}": value for name, value in parameters.items()}},
             content=query,
-            headers={"X-ClickHouse-User": self.settings.clickhouse_user},
+            headers={
+                "X-ClickHouse-User": self.settings.clickhouse_user,
+                "X-ClickHouse-Key": self.settings.clickhouse_password.get_secret_value(),
+            },
             timeout=60,
         )
         assert answer.status_code == 200, answer.text
@@ -262,15 +262,15 @@ class Stack:
 
 
 @contextmanager
-def running_stack(data_dir: Path, **environment: str) -> Iterator[Stack]:
-    """`oms up` on free ports; stopped by its pid, whatever happens."""
+def running_stack(data_dir: Path, *, own: bool = False, **environment: str) -> Iterator[Stack]:
+    """`oms up` on free ports; stopped by its pid, whatever happens. `own`: see `infrastructure`."""
     log = data_dir / "up.log"
-    with log.open("wb") as output:
+    with infrastructure(own=own) as addresses, log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "runtime", "up", "--data-dir", str(data_dir), "--port", "0"],
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **environment},
+            env={**addresses, **environment},
             start_new_session=True,
             preexec_fn=partial(die_with, os.getpid()),  # also when the test run itself is killed
         )
