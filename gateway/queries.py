@@ -22,8 +22,10 @@ from gateway.problems import unavailable
 from runtime.settings import Settings
 from schemas.order import Order
 
-POLL = 0.03
-"""Seconds between two looks for orders that somebody waits for; one look serves everybody who waits."""
+POLL = 0.04
+LOOKING = 0.25
+"""Seconds between two looks for orders that somebody waits for, and the share of the time that looking may take: one
+look serves everybody who waits."""
 POLL_WHEN_DOWN = 0.5
 PATIENCE = 5.0
 """Seconds that a statement may take (KPIs may take longer)."""
@@ -164,4 +166,4 @@ class Watch:
                     if not future.done() and until(order):
                         future.set_result(order)
             # The more it costs, the less often.
-            await asyncio.sleep(max(POLL, time.monotonic() - began))
+            await asyncio.sleep(max(POLL, (time.monotonic() - began) * (1 - LOOKING) / LOOKING))

@@ -21,8 +21,9 @@ _VERSION = re.compile(r" \(version [^()]*\)\s*$")
 
 _SELECTS = frozenset({"SELECT", "WITH", "FROM"})
 _READS = frozenset({"SHOW", "DESCRIBE", "DESC", "EXPLAIN", "EXISTS"}) | _SELECTS
-# The scalar `file` reads any file of the server; `python` looks for an object in this very process.
-_UNGUARDED_FUNCTIONS = ("FILE", "PYTHON")
+# The scalar `file` reads any file of the server, `sqlite` makes one before it is refused, and `python` looks for an
+# object in this very process.
+_UNGUARDED_FUNCTIONS = ("FILE", "PYTHON", "SQLITE")
 
 BAD_ARGUMENTS = 36
 NOT_IMPLEMENTED = 48

@@ -40,7 +40,7 @@ MAX_BYTES = 1_000_000
 
 COMMIT_INTERVAL = 0.02
 MOST_COMMIT_INTERVAL = 0.1
-BUSY = 1000
+BUSY = 400
 """Messages a second at which the commit interval is at its longest. A transaction costs the broker some 3 ms whatever
 is in it: a quiet processor commits soon, a busy one fills its transactions."""
 
