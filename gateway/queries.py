@@ -22,8 +22,8 @@ from gateway.problems import unavailable
 from runtime.settings import Settings
 from schemas.order import Order
 
-POLL = 0.04
-LOOKING = 0.25
+POLL = 0.05
+LOOKING = 0.1
 """Seconds between two looks for orders that somebody waits for, and the share of the time that looking may take: one
 look serves everybody who waits."""
 POLL_WHEN_DOWN = 0.5

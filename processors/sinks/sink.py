@@ -46,9 +46,9 @@ log = structlog.get_logger(__name__)
 BATCH = 10_000
 """Messages in a batch at most: less than half a second of work."""
 
-GATHER = 0.04
+GATHER = 0.1
 MOST_GATHER = 0.3
-WRITE_SHARE = 0.25
+WRITE_SHARE = 0.1
 """Seconds that a batch waits for company after its first message. It costs five inserts, whatever its size, so under
 load it waits until writing is at most this share of the time."""
 
