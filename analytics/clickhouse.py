@@ -46,7 +46,7 @@ def connect_analyst(settings: Settings) -> Client:
     """
     password = settings.clickhouse_analyst_password.get_secret_value()
     # Who may only read may not change settings either.
-    return connect(settings, username=ANALYST, password=password, settings={})
+    return connect(settings, username=ANALYST, password=password, settings={}, database=settings.clickhouse_database)
 
 
 async def connect_async(settings: Settings, /, **options: Any) -> AsyncClient:

@@ -211,6 +211,8 @@ QUERY = "SELECT status, count() AS orders FROM oms.orders FINAL GROUP BY status 
 def test_sql(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
     cli.sql(settings, QUERY, "json")
     assert json.loads(capsys.readouterr().out)[0] == {"status": "CANCELLED", "orders": 3}
+    cli.sql(settings, QUERY.replace("oms.", ""), "json")  # an analyst is at home in oms
+    assert json.loads(capsys.readouterr().out)[0] == {"status": "CANCELLED", "orders": 3}
     cli.sql(settings, "SELECT 1 WHERE 0", "json")
     assert json.loads(capsys.readouterr().out) == []
     cli.sql(settings, QUERY, "csv")
