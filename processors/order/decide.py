@@ -98,7 +98,7 @@ def impossible(order: Order, action: str) -> Rejection | None:
     possible = ", ".join(allowed_actions(order)) or "nothing"
     return Rejection(
         type=f"cannot-{action}",
-        detail=f"An order that is {order.status} can't be changed by {action}; possible now: {possible}.",
+        detail=f"To {action} is not possible while an order is {order.status}; possible now: {possible}.",
         extra={"status": order.status, "allowed_actions": possible},
     )
 
