@@ -50,7 +50,7 @@ schemas: $(INSTALLED) ## a new version of each Avro schema that changed
 	@$(BIN)/python -m tests.schemas.golden
 
 chaos: $(INSTALLED) ## only the tests that break things
-	@$(BIN)/pytest tests/chaos
+	@$(BIN)/pytest tests/integration/test_breaking.py tests/integration/test_time.py
 
 bench: $(INSTALLED) ## measure the stack under load
 	@$(OMS) bench

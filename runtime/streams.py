@@ -25,7 +25,7 @@ from quixstreams.kafka.configuration import ConnectionConfig
 from quixstreams.models.serializers import SerializationContext, Serializer
 from structlog.typing import FilteringBoundLogger
 
-from processors.kit import Handler, Incoming, Outgoing, State, TooLarge
+from processors.kit import Handler, Incoming, Outgoing, TooLarge
 from runtime import dead_letters, health, kafka, logs
 from runtime.errors import UserError
 from runtime.settings import Settings
@@ -121,30 +121,26 @@ class Runner:
         self.outputs = frozenset(outputs)
 
     def __call__(self, value: Any, key: Any, timestamp: int, headers: Any, store: Any) -> list[Record]:
-        if not dead_letters.for_me(headers, self.name) and not self._discards(headers):
+        retry = dead_letters.retry_of(headers)
+        if retry is not None and retry.processor != self.name:
             return []
         if key is None or value is None:
             return [
                 self._letter(value, key, timestamp, headers, "undecodable", "no key" if key is None else "no value")
             ]
-        retry = dead_letters.retry_of(headers)
         state = Staged(store)
-        records = self._process(state, value, key, timestamp, headers, retry)
-        after = state if not isinstance(records, Failed) else Staged(store)
+        records = self._process(state, value, key, timestamp, retry)
         if isinstance(records, Failed):
+            state = Staged(store)  # nothing that the handler wrote before it failed
             if self.parks:
-                dead_letters.park(after, retry)
+                dead_letters.park(state, retry)
             records = [self._letter(value, key, timestamp, headers, records.reason, records.error)]
-        dead_letters.settle(after, retry)
-        after.flush()
+        dead_letters.settle(state, retry)
+        state.flush()
         return records
 
-    def _discards(self, headers: Any) -> bool:
-        retry = dead_letters.retry_of(headers)
-        return retry is not None and retry.processor == self.name
-
     def _process(
-        self, state: Staged, value: bytes, key: bytes, timestamp: int, headers: Any, retry: dead_letters.Retry | None
+        self, state: Staged, value: bytes, key: bytes, timestamp: int, retry: dead_letters.Retry | None
     ) -> list[Record] | Failed:
         if retry is not None and retry.discard:
             return []
@@ -414,6 +410,3 @@ def _facts(app: Application, spec: Processor) -> dict[str, Any]:
         done = tp.offset if tp.offset >= 0 else low
         lag += max(0, high - done) if high >= 0 else 0
     return {"ready": bool(mine) and not app._state_manager.recovery_required, "lag": lag, "partitions": len(mine)}
-
-
-__all__ = ["Runner", "Staged", "State", "application", "load_handler", "refuse_lost_offsets", "run", "wire"]
