@@ -21,7 +21,9 @@ from gateway.catalogue import Catalogue
 from gateway.commands import Bus
 from gateway.keys import Addresses
 from gateway.metrics import Metrics
+from gateway.preferences import PreferenceTable
 from gateway.problems import CORRELATION, Problem, not_found
+from gateway.promotions import Promotions
 from gateway.queries import Views
 from runtime.settings import Settings
 from schemas.base import Command, Payload
@@ -44,6 +46,8 @@ class Parts:
     authenticator: Authenticator
     bus: Bus
     catalogue: Catalogue
+    preferences: PreferenceTable
+    promotions: Promotions
     views: Views
     addresses: Addresses
     metrics: Metrics

@@ -10,7 +10,7 @@ from typing import Any
 
 from confluent_kafka import Producer
 
-from gateway.feed import Feed, Received, from_beginning
+from runtime.feed import Feed, Received, from_beginning
 from runtime.settings import Settings
 from schemas.catalog import Product
 from schemas.inventory import StockLevel
@@ -114,7 +114,7 @@ class Catalogue:
         short = {
             sku: available
             for sku, quantity in wanted.items()
-            if (available := self.available(sku)) is not None and available < quantity
+            if (available := self.available(sku)) is not None and available < quantity and not self._backorder(sku)
         }
         if not short:
             return None
@@ -126,6 +126,10 @@ class Catalogue:
             detail=f"Not enough in stock: {told}.",
             extra={"skus": ",".join(short), "fields": ",".join(fields[sku] for sku in short)},
         )
+
+    def _backorder(self, sku: str) -> bool:
+        product = self._products.get(sku)
+        return product is not None and product.backorder
 
     def learn(self, level: StockLevel) -> None:
         """A level that was told directly: who has just changed it finds it changed. The answer to a repeat is an old
@@ -181,4 +185,7 @@ def quote(product: Product, currency: str) -> Quote:
         tax_category=product.tax_category,
         weight_grams=product.weight_grams,
         unit_price=product.prices[currency],
+        hs_code=product.hs_code,
+        origin=product.origin,
+        backorder=product.backorder,
     )

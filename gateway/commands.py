@@ -18,13 +18,13 @@ from typing import Any
 import structlog
 from confluent_kafka import KafkaError, KafkaException
 
-from gateway.feed import Feed, Received, from_now
 from gateway.problems import Problem, unavailable
 from runtime import dead_letters, kafka
+from runtime.feed import Feed, Received, from_now
 from runtime.settings import Settings
 from schemas.base import Command, Message
 from schemas.codec import encode
-from schemas.replies import CommandOutcome, StockOutcome
+from schemas.replies import CommandOutcome, PromotionOutcome, StockOutcome
 
 REPLIES = "order.replies"
 IN_FLIGHT = 20_000
@@ -32,7 +32,7 @@ IN_FLIGHT = 20_000
 LATE = 10_000
 """Outcomes remembered that came after their request had been answered with 202."""
 
-Outcome = CommandOutcome | StockOutcome
+Outcome = CommandOutcome | PromotionOutcome | StockOutcome
 log = structlog.get_logger(__name__)
 
 
@@ -218,7 +218,7 @@ class Bus:
         outcomes = [
             received.message.data
             for received in batch
-            if received.message is not None and isinstance(received.message.data, CommandOutcome | StockOutcome)
+            if received.message is not None and isinstance(received.message.data, Outcome)
         ]
         self._running().call_soon_threadsafe(self._resolve, outcomes)
 

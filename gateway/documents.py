@@ -16,7 +16,7 @@ from schemas.catalog import Product
 from schemas.events import EVENTS
 from schemas.inventory import StockLevel
 from schemas.money import to_text
-from schemas.order import Line, Order, OrderStatus
+from schemas.order import Edit, Hold, Line, Order, OrderStatus, Payment, Refund, Return, Shipment
 
 OpenAddress = Callable[[Address | None, str], dict[str, Any] | None]
 """(address, the name of the field that holds the person's name) → the address in clear."""
@@ -27,8 +27,8 @@ _MINOR = get_args(Minor)[1].description
 _HIDDEN = frozenset({"payment_token"})
 
 
-def order_json(order: Order, open_address: OpenAddress) -> dict[str, Any]:
-    """An order, as replies and views have it, for its owner."""
+def order_json(order: Order, open_address: OpenAddress, staff: bool = False) -> dict[str, Any]:
+    """An order, as replies and views have it, for its owner; what `staff` can do with it is more."""
 
     def money(minor: int) -> dict[str, str]:
         return {"amount": to_text(minor, order.currency), "currency": order.currency}
@@ -43,7 +43,7 @@ def order_json(order: Order, open_address: OpenAddress) -> dict[str, Any]:
         "version": order.version,
         "currency": order.currency,
         "created_at": instant(order.created_at),
-        "submitted_at": None if order.submitted_at is None else instant(order.submitted_at),
+        "submitted_at": _instant(order.submitted_at),
         "updated_at": instant(order.updated_at),
         "items": [_line_json(line, money, cancelled) for line in order.lines],
         "subtotal": money(totals.subtotal),
@@ -55,42 +55,35 @@ def order_json(order: Order, open_address: OpenAddress) -> dict[str, Any]:
         "billing_address": open_address(order.billing_address, "name"),
         "shipping_method": order.shipping_method,
         "estimated_delivery": order.estimated_delivery,
-        "promo_codes": order.promo_codes,
-        "payment_due_at": None if order.payment_due_at is None else instant(order.payment_due_at),
-        "payments": [
-            {
-                "attempt_id": payment.attempt_id,
-                "amount": money(payment.amount),
-                "status": payment.status,
-                "provider_ref": payment.provider_ref,
-                "code": payment.code,
-                "refunded": money(payment.refunded),
-            }
-            for payment in order.payments
+        "incoterm": order.incoterm,
+        "promo_codes": [applied.terms.code for applied in order.promotions] or list(order.promo_codes),
+        "promotions": [
+            {"code": applied.terms.code, "kind": applied.terms.kind, "amount": money(applied.amount)}
+            for applied in order.promotions
         ],
-        "refunds": [
-            {
-                "refund_id": refund.refund_id,
-                "attempt_id": refund.attempt_id,
-                "amount": money(refund.amount),
-                "status": refund.status,
-                "reason": refund.reason,
-                "provider_ref": refund.provider_ref,
-            }
-            for refund in order.refunds
-        ],
-        # Nothing can be shipped, returned or held yet; front-ends can rely on the lists being there.
-        "shipments": [],
-        "returns": [],
-        "holds": [],
+        "payment_due_at": _instant(order.payment_due_at),
+        "modifiable_until": _instant(order.modifiable_until),
+        "edit": order.edit and _edit_json(order.edit, money),
+        "payments": [_payment_json(payment, money) for payment in order.payments],
+        "refunds": [_refund_json(refund, money) for refund in order.refunds],
+        "shipments": [_shipment_json(shipment) for shipment in order.shipments],
+        "returns": [return_json(returned, order.currency) for returned in order.returns],
+        "holds": [_hold_json(order.hold)] if order.hold else [],
+        "delivered_at": _instant(order.delivered_at),
+        "exchange_of": order.exchange_of,
+        "survey": order.survey and {"score": order.survey.score, "comment": order.survey.comment},
+        "imported": order.imported,
         "cancellation": None
         if cancellation is None
         else {"reason": cancellation.reason, "comment": cancellation.comment, "skus": cancellation.skus},
-        "allowed_actions": allowed_actions(order),
+        "allowed_actions": allowed_actions(order, staff),
     }
 
 
-def _line_json(line: Line, money: Callable[[int], dict[str, str]], cancelled: bool) -> dict[str, Any]:
+MoneyJson = Callable[[int], dict[str, str]]
+
+
+def _line_json(line: Line, money: MoneyJson, cancelled: bool) -> dict[str, Any]:
     return {
         "line_id": line.line_id,
         "product_id": line.product_id,
@@ -98,16 +91,109 @@ def _line_json(line: Line, money: Callable[[int], dict[str, str]], cancelled: bo
         "name": line.name,
         "quantity": line.quantity,
         "unit_price": money(line.unit_price),
+        "tax_included": line.tax_included,
         "discount": money(line.discount),
         "tax": money(line.tax),
         "line_total": money(line.line_total),
         "quantities": {
             "ordered": line.quantity,
-            "cancelled": line.quantity if cancelled else 0,
-            "shipped": 0,
-            "delivered": 0,
-            "returned": 0,
+            "cancelled": line.quantity - line.delivered if cancelled else line.cancelled,
+            "shipped": line.shipped,
+            "delivered": line.delivered,
+            "returned": line.returned,
         },
+    }
+
+
+def _payment_json(payment: Payment, money: MoneyJson) -> dict[str, Any]:
+    return {
+        "attempt_id": payment.attempt_id,
+        "amount": money(payment.amount),
+        "purpose": payment.purpose,
+        "status": payment.status,
+        "provider_ref": payment.provider_ref,
+        "code": payment.code,
+        "captured": money(payment.taken),
+        "refunded": money(payment.refunded),
+        "expires_at": _instant(payment.expires_at),
+    }
+
+
+def _refund_json(refund: Refund, money: MoneyJson) -> dict[str, Any]:
+    return {
+        "refund_id": refund.refund_id,
+        "attempt_id": refund.attempt_id,
+        "amount": money(refund.amount),
+        "status": refund.status,
+        "reason": refund.reason,
+        "rma": refund.rma,
+        "items": [{**item.model_dump(), "amount": money(item.amount)} for item in refund.items],
+        "shipping": money(refund.shipping),
+        "provider_ref": refund.provider_ref,
+    }
+
+
+def _shipment_json(shipment: Shipment) -> dict[str, Any]:
+    return {
+        "shipment_id": shipment.shipment_id,
+        "status": shipment.status,
+        "items": [line.model_dump() for line in shipment.lines],
+        "carrier": shipment.carrier,
+        "tracking_number": shipment.tracking_number,
+        "tracking_url": shipment.tracking_url,
+        "estimated_delivery": shipment.estimated_delivery,
+        "delivery_attempts": shipment.attempts,
+        "shipped_at": _instant(shipment.shipped_at),
+        "delivered_at": _instant(shipment.delivered_at),
+    }
+
+
+def _hold_json(hold: Hold) -> dict[str, Any]:
+    return {"kind": hold.kind, "reason": hold.reason, "since": instant(hold.since), "due_at": _instant(hold.due_at)}
+
+
+def _edit_json(edit: Edit, money: MoneyJson) -> dict[str, Any]:
+    return {
+        "edit_id": edit.edit_id,
+        "kind": edit.kind,
+        "requested_by": edit.actor,
+        "requested_at": instant(edit.requested_at),
+        "reason": edit.reason,
+        "line_id": edit.line_id,
+        "sku": edit.sku,
+        "quantity": edit.quantity,
+        "code": edit.code,
+        "total": money(edit.totals.total),
+        "due": money(edit.due),
+    }
+
+
+def return_json(returned: Return, currency: str) -> dict[str, Any]:
+    """A return (RMA). What is given back for an item is null until it was inspected."""
+    items = [
+        {
+            "line_id": item.line_id,
+            "sku": item.sku,
+            "quantity": item.quantity,
+            "reason": item.reason,
+            "exchange_sku": item.exchange.sku if item.exchange else None,
+            "condition": item.condition,
+            "refund": None if item.refund is None else {"amount": to_text(item.refund, currency), "currency": currency},
+            "restock": item.restock,
+        }
+        for item in returned.items
+    ]
+    return {
+        "rma": returned.rma,
+        "status": returned.status,
+        "items": items,
+        "requested_at": instant(returned.requested_at),
+        "comment": returned.comment,
+        "expires_at": _instant(returned.expires_at),
+        "carrier": returned.carrier,
+        "tracking_number": returned.tracking_number,
+        "label_url": returned.label_url,
+        "denied": returned.denied,
     }
 
 
@@ -174,6 +260,9 @@ def product_json(product: Product, catalogue: Catalogue) -> dict[str, Any]:
             {"amount": to_text(minor, currency), "currency": currency} for currency, minor in product.prices.items()
         ],
         "active": product.active,
+        "hs_code": product.hs_code,
+        "origin": product.origin,
+        "backorder": product.backorder,
         "available": catalogue.available(product.sku),
     }
 
@@ -193,3 +282,7 @@ def stock_json(level: StockLevel) -> dict[str, Any]:
 def instant(at: datetime) -> str:
     """RFC 3339, UTC, with Z."""
     return at.isoformat().replace("+00:00", "Z")
+
+
+def _instant(at: datetime | None) -> str | None:
+    return None if at is None else instant(at)

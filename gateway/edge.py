@@ -15,8 +15,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gateway.cards import contains_card_number
 from gateway.metrics import Metrics
 from gateway.problems import CORRELATION, TYPE, Problem, response
+from gateway.webhooks import PATHS
 
 MAX_BODY = 256 * 1024
+MAX_REPORT = 1024 * 1024
+"""Of a webhook, which carries many events."""
 DRAINED = 4 * 1024 * 1024
 """How much of a body that is too large is read before answering, so that an ordinary client gets to see the answer."""
 
@@ -91,7 +94,8 @@ def _correlation_id(scope: Scope) -> str:
 
 
 def _limited(scope: Scope, receive: Receive) -> Receive:
-    """`receive` that gives up on a body over MAX_BODY."""
+    """`receive` that gives up on a body over MAX_BODY (MAX_REPORT)."""
+    most = MAX_REPORT if scope["path"] in PATHS else MAX_BODY
     length = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
     declared = int(length) if length.isdigit() else 0
     received = 0
@@ -100,11 +104,11 @@ def _limited(scope: Scope, receive: Receive) -> Receive:
         nonlocal received
         message = await receive()
         received += len(message.get("body", b""))
-        if max(received, declared) <= MAX_BODY:
+        if max(received, declared) <= most:
             return message
         while message.get("more_body") and received < DRAINED:
             message = await receive()
             received += len(message.get("body", b""))
-        raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+        raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"A body has at most {most // 1024} KiB.")
 
     return limited

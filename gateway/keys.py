@@ -9,7 +9,7 @@ from typing import Any
 
 from gateway.models import BillingAddressBody, ShippingAddressBody
 from runtime.keystore import Vault
-from schemas.address import Address
+from schemas.address import Address, Sealed
 from schemas.order import Order
 
 
@@ -21,11 +21,28 @@ class Addresses:
         """An address as messages carry it. Both kinds seal {name, street_address, city}."""
         name = body.recipient_name if isinstance(body, ShippingAddressBody) else body.name
         personal = {"name": name, "street_address": body.street_address, "city": body.city}
-        if self._vault.knows(customer_id):
-            sealed = self._vault.seal(customer_id, personal)
+        place = "\n".join([body.street_address, body.city, body.postal_code or "", body.country]).casefold()
+        if self._vault.knows(customer_id) and self._vault.can_fingerprint:
+            sealed, fingerprint = self._seal(customer_id, personal, place)
         else:
-            sealed = await asyncio.to_thread(self._vault.seal, customer_id, personal)
-        return Address(sealed=sealed, state=body.state, postal_code=body.postal_code, country=body.country)
+            sealed, fingerprint = await asyncio.to_thread(self._seal, customer_id, personal, place)
+        return Address(
+            sealed=sealed,
+            state=body.state,
+            postal_code=body.postal_code,
+            country=body.country,
+            fingerprint=fingerprint,
+        )
+
+    def _seal(self, customer_id: str, personal: dict[str, str], place: str) -> tuple[Sealed, str]:
+        return self._vault.seal(customer_id, personal), self._vault.fingerprint(place)
+
+    async def seal_data(self, customer_id: str, data: dict[str, Any]) -> Sealed:
+        return await asyncio.to_thread(self._vault.seal, customer_id, data)
+
+    async def open_data(self, sealed: Sealed) -> dict[str, Any] | None:
+        """What was sealed; None once the customer's key was erased."""
+        return await asyncio.to_thread(self._vault.open, sealed)
 
     async def prepare(self, orders: Iterable[Order]) -> None:
         """Fetch the keys that `open` will need for these orders."""

@@ -23,8 +23,23 @@ from gateway.edge import Edge
 from gateway.keys import Addresses
 from gateway.metrics import Metrics
 from gateway.monitor import Monitor
+from gateway.preferences import PreferenceTable
+from gateway.promotions import Promotions
 from gateway.queries import Views
-from gateway.routes import kpis, lists, operations, orders, products, registry
+from gateway.routes import (
+    exceptions,
+    kpis,
+    lists,
+    operations,
+    orders,
+    preferences,
+    products,
+    promotions,
+    registry,
+    returns,
+    webhooks_logistics,
+    webhooks_payments,
+)
 from runtime import health
 from runtime import registry as schemas_registry
 from runtime.errors import UserError
@@ -81,10 +96,12 @@ def create_parts(settings: Settings) -> Parts:
     bus = Bus(settings)
     return Parts(
         settings=settings,
-        policy=policy.load(settings.policy),
+        policy=policy.load(settings.policy).scaled(settings.time_scale),
         authenticator=Authenticator(settings),
         bus=bus,
         catalogue=Catalogue(settings, bus.producer),
+        preferences=PreferenceTable(settings, bus.producer),
+        promotions=Promotions(settings, bus.producer),
         views=Views(settings),
         addresses=Addresses(vault(settings)),
         metrics=Metrics(),
@@ -100,6 +117,8 @@ def create_app(parts: Parts, name: str = "gateway", on_dead: Callable[[], None] 
         schemas_registry.subjects()  # reads its files now rather than during a request
         parts.bus.start()
         parts.catalogue.start()
+        parts.preferences.start()
+        parts.promotions.start()
         watching = asyncio.create_task(monitor.run(), name="monitor")
         log.info("started", instance=parts.bus.address)
         try:
@@ -107,7 +126,8 @@ def create_app(parts: Parts, name: str = "gateway", on_dead: Callable[[], None] 
         finally:
             watching.cancel()
             await parts.views.close()
-            await asyncio.to_thread(parts.catalogue.feed.stop, 1)
+            feeds = (parts.catalogue.feed, parts.preferences.feed, parts.promotions.feed)
+            await asyncio.gather(*(asyncio.to_thread(feed.stop, 1) for feed in feeds))
             await asyncio.to_thread(parts.bus.stop)
             log.info("stopped")
 
@@ -126,7 +146,20 @@ def create_app(parts: Parts, name: str = "gateway", on_dead: Callable[[], None] 
     problems.install(app)
     openapi.install(app)
     app.add_middleware(Edge, metrics=parts.metrics)
-    for routes in (orders, lists, products, kpis, registry, operations):
+    for routes in (
+        orders,
+        returns,
+        lists,
+        products,
+        promotions,
+        preferences,
+        exceptions,
+        kpis,
+        registry,
+        operations,
+        webhooks_payments,
+        webhooks_logistics,
+    ):
         app.include_router(routes.router)
     return app
 

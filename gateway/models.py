@@ -41,6 +41,7 @@ Name = Annotated[str, text(64, r"^[A-Za-z0-9][A-Za-z0-9_.:-]*$")]
 Sku = Annotated[str, text(64, r"^[A-Za-z0-9][A-Za-z0-9_.:+-]*$"), Field(examples=["TEA-EARL-GREY"])]
 CustomerId = Annotated[str, text(128), AfterValidator(_printable)]
 Country = Annotated[str, AfterValidator(_country), Field(examples=["DE"])]
+PromoCode = Annotated[Name, AfterValidator(str.upper), Field(examples=["SPRING10"])]
 Amount = Annotated[Money, AfterValidator(_amount)]
 # Policy has the shop's own bounds; this one keeps arithmetic inside 64 bits.
 Quantity = Annotated[int, Field(ge=1, le=1_000_000)]
@@ -71,13 +72,22 @@ class ItemBody(Body):
     quantity: Quantity
 
 
+Why = Annotated[
+    Annotated[str, text(500), AfterValidator(_printable)] | None, Field(description="why, for the audit trail")
+]
+
+
+class AddItemBody(ItemBody):
+    reason: Why = None
+
+
 class NewOrder(Body):
     items: Annotated[list[ItemBody], Field(min_length=1, max_length=500)]
     currency: CurrencyCode
     shipping_address: ShippingAddressBody | None = None
     billing_address: BillingAddressBody | None = None
     shipping_method: Name | None = None
-    promo_codes: Annotated[list[Name], Field(max_length=20)] = []
+    promo_codes: Annotated[list[PromoCode], Field(max_length=20)] = []
     payment_token: Name | None = None
     submit: bool = False
     cart_id: Annotated[str, text(64), AfterValidator(_printable)] | None = None
@@ -86,10 +96,21 @@ class NewOrder(Body):
 
 class QuantityBody(Body):
     quantity: Quantity
+    reason: Why = None
 
 
 class ShippingMethodBody(Body):
     shipping_method: Name
+    reason: Why = None
+
+
+class PromoCodeBody(Body):
+    code: PromoCode
+    reason: Why = None
+
+
+class PayBody(Body):
+    payment_token: Name
 
 
 class SubmitBody(Body):
@@ -97,9 +118,18 @@ class SubmitBody(Body):
     accept_total: Annotated[Amount | None, Field(description="agree to this total where prices have changed")] = None
 
 
+class LineQuantityBody(Body):
+    line_id: Annotated[str, text(16)]
+    quantity: Quantity
+
+
 class CancelBody(Body):
     reason: Annotated[CancellationReason, Field(strict=False)] = CancellationReason.CUSTOMER_REQUEST
     comment: Annotated[str, text(500)] | None = None
+    items: Annotated[
+        Annotated[list[LineQuantityBody], Field(min_length=1, max_length=500)] | None,
+        Field(description="only these units; default: the whole order"),
+    ] = None
 
 
 class ProductBody(Body):
@@ -110,6 +140,9 @@ class ProductBody(Body):
     weight_grams: Annotated[int, Field(ge=0, le=10_000_000)]
     prices: Annotated[list[Amount], Field(max_length=200, description="for one unit, before tax")]
     active: bool = True
+    hs_code: Annotated[str, text(12, r"^\d{6,12}$"), Field(description="customs tariff number")] | None = None
+    origin: Annotated[Country | None, Field(description="country of origin")] = None
+    backorder: Annotated[bool, Field(description="may be sold when there is too little in stock")] = False
 
     @field_validator("prices")
     @classmethod

@@ -14,6 +14,7 @@ from confluent_kafka import KafkaException
 
 from gateway.call import Parts
 from runtime import health, stack
+from runtime.feed import Feed
 
 LOOK = 1.0
 """Seconds between looks."""
@@ -57,25 +58,33 @@ class Monitor:
         kafka, clickhouse, crash_loops = await asyncio.gather(
             asyncio.to_thread(self._kafka), self._clickhouse(), asyncio.to_thread(self._crash_loops)
         )
-        replies, catalogue = parts.bus.replies, parts.catalogue.feed
+        feeds = self._feeds()
         self.conditions = {
             "kafka": kafka,
-            "replies": _following(replies.caught_up.is_set(), replies.lag),
-            "catalogue": _following(parts.catalogue.loaded, catalogue.lag),
+            **{name: _following(feed.caught_up.is_set(), feed.lag) for name, feed in feeds.items()},
             "processes": crash_loops,
             "clickhouse": clickhouse,
         }
         metrics = parts.metrics
         metrics.waiting.set(parts.bus.waiting)
-        for feed, lag in (("replies", replies.lag), ("catalogue", catalogue.lag)):
-            metrics.lag.labels(feed).set(lag)
+        for name, feed in feeds.items():
+            metrics.lag.labels(name).set(feed.lag)
         for name, condition in self.conditions.items():
             metrics.ready.labels(name).set(condition.ready)
-        dead = not (replies.alive and catalogue.alive)
+        dead = not all(feed.alive for feed in feeds.values())
         await asyncio.to_thread(health.report, self._name, self._state(dead), **self._facts())
         if dead:
             log.critical("a feed's thread has ended")
             self._on_dead()
+
+    def _feeds(self) -> dict[str, Feed]:
+        parts = self._parts
+        return {
+            "replies": parts.bus.replies,
+            "catalogue": parts.catalogue.feed,
+            "promotions": parts.promotions.feed,
+            "preferences": parts.preferences.feed,
+        }
 
     def _state(self, dead: bool) -> health.State:
         if dead:
@@ -89,8 +98,11 @@ class Monitor:
 
     def _facts(self) -> dict[str, Any]:
         waiting = [name for name, condition in self.conditions.items() if not condition.ready]
-        feeds = (self._parts.bus.replies, self._parts.catalogue.feed)
-        return {"lag": sum(feed.lag for feed in feeds), "waiting": self._parts.bus.waiting, "not_ready": waiting}
+        return {
+            "lag": sum(feed.lag for feed in self._feeds().values()),
+            "waiting": self._parts.bus.waiting,
+            "not_ready": waiting,
+        }
 
     def _kafka(self) -> Condition:
         try:

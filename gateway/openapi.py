@@ -6,6 +6,8 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from gateway.webhooks import HEADER, PATHS
+
 _COMMANDS = ("post", "put", "patch", "delete")
 
 
@@ -14,6 +16,7 @@ def _header(name: str, description: str) -> dict[str, Any]:
 
 
 _CORRELATION = _header("X-Correlation-ID", "goes all the way: into logs, events and the answer")
+_OF_WEBHOOKS = [_header(HEADER, 't=SECONDS,v1=HEX: HMAC-SHA256 over t + "." + body with the shared secret')]
 _OF_COMMANDS = [
     _header("Idempotency-Key", "the same key, the same answer"),
     _header("If-Match", 'the version the order must be at, as its ETag: "3"'),
@@ -33,7 +36,9 @@ def install(app: FastAPI) -> None:
             for path, operations in document["paths"].items():
                 for method, operation in operations.items():
                     headers = [_CORRELATION]
-                    if path.startswith("/v1/"):
+                    if path in PATHS:
+                        headers += _OF_WEBHOOKS
+                    elif path.startswith("/v1/"):
                         operation["security"] = [{"token": []}]
                         headers += _OF_COMMANDS if method in _COMMANDS else []
                     operation["parameters"] = [*operation.get("parameters", []), *headers]

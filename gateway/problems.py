@@ -186,12 +186,13 @@ _HTTP_TYPES = {
     HTTPStatus.NOT_FOUND: ("no-such-route", "There is nothing at this address."),
     HTTPStatus.METHOD_NOT_ALLOWED: ("method-not-allowed", "This address does not know that method."),
     HTTPStatus.BAD_REQUEST: ("malformed-body", "The body could not be read."),
-    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: ("body-too-large", "A body has at most 256 KiB."),
 }
 
 
 def _of_http(error: HTTPException) -> Problem:
     status = HTTPStatus(error.status_code)
     fallback = (status.phrase.lower().replace(" ", "-"), str(error.detail))
+    if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        fallback = ("body-too-large", str(error.detail))
     type_, detail = _HTTP_TYPES.get(status, fallback)
     return Problem(type_, status, detail, headers=error.headers)

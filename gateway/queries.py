@@ -26,6 +26,8 @@ POLL = 0.05
 LOOKING = 0.1
 """Seconds between two looks for orders that somebody waits for, and the share of the time that looking may take: one
 look serves everybody who waits."""
+LONGEST_PAUSE = 1.0
+"""Seconds between two looks at most: one slow look is not to keep everybody waiting for ten times as long."""
 POLL_WHEN_DOWN = 0.5
 PATIENCE = 5.0
 """Seconds that a statement may take (KPIs may take longer)."""
@@ -61,6 +63,11 @@ class Views:
         """The order as the view has it."""
         rows = await self.rows("order", order_id=order_id)
         return _order(rows[0]) if rows else None
+
+    async def order_id(self, number: str) -> str | None:
+        """The order that has this number."""
+        rows = await self.rows("order_by_number", number=number)
+        return str(rows[0]["order_id"]) if rows else None
 
     async def orders(self, order_ids: Sequence[str]) -> dict[str, Order]:
         rows = await self.rows("orders_by_id", order_ids=list(order_ids))
@@ -166,4 +173,5 @@ class Watch:
                     if not future.done() and until(order):
                         future.set_result(order)
             # The more it costs, the less often.
-            await asyncio.sleep(max(POLL, (time.monotonic() - began) * (1 - LOOKING) / LOOKING))
+            took = time.monotonic() - began
+            await asyncio.sleep(min(LONGEST_PAUSE, max(POLL, took * (1 - LOOKING) / LOOKING)))

@@ -8,6 +8,7 @@ SQLite file that several processes of one machine share (gateway, sinks).
 from __future__ import annotations
 
 import base64
+import hmac
 import os
 import sqlite3
 import threading
@@ -23,6 +24,9 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from runtime.settings import Settings
 from schemas.address import Sealed
+
+FINGERPRINTS = "\x00fingerprints"
+"""Whose key makes fingerprints: no customer's id has control characters."""
 
 REMEMBERED = 60.0
 """Seconds for which a process may go on using a key after another one has erased it."""
@@ -102,12 +106,18 @@ class Vault:
     def __init__(self, store: KeyStore, remembered: float = REMEMBERED) -> None:
         self._store = store
         self._lock = threading.Lock()
+        self._fingerprints: bytes | None = None
         self._of_customer: TTLCache[str, tuple[str, AESGCM]] = TTLCache(20_000, remembered)
         self._by_id: TTLCache[str, AESGCM | None] = TTLCache(20_000, remembered)
 
     def knows(self, customer_id: str) -> bool:
         with self._lock:
             return customer_id in self._of_customer
+
+    @property
+    def can_fingerprint(self) -> bool:
+        """Whether `fingerprint` does not block."""
+        return self._fingerprints is not None
 
     def knows_key(self, key_id: str) -> bool:
         with self._lock:
@@ -121,6 +131,12 @@ class Vault:
         return Sealed(
             key_id=key_id, nonce=base64.b64encode(nonce).decode(), ciphertext=base64.b64encode(ciphertext).decode()
         )
+
+    def fingerprint(self, text: str) -> str:
+        """A keyed hash (hex, 128 bits): the same text has the same one, and nothing can be read from it."""
+        if self._fingerprints is None:
+            self._fingerprints = self._store.key_of(FINGERPRINTS)[1]
+        return hmac.digest(self._fingerprints, text.encode(), "sha256")[:16].hex()
 
     def open(self, sealed: Sealed) -> dict[str, Any] | None:
         """What was sealed; None when the customer's key has been erased. ValueError when the envelope was tampered

@@ -116,7 +116,11 @@ def _serve(name: str) -> None:
     elif name == "payment-provider":
         from sandbox import payment_provider
 
-        payment_provider.serve(here.data_dir, _host(here.payment_url), _port(here.payment_url))
+        payment_provider.serve(here, _host(here.payment_url), _port(here.payment_url))
+    elif name == "logistics-partners":
+        from sandbox import logistics
+
+        logistics.serve(here, _host(here.logistics_url), _port(here.logistics_url))
     else:
         raise UserError(f"The service {name} has nothing embedded that could be started.")
 

@@ -56,6 +56,29 @@ class Settings(BaseSettings):
     # Rules
     policy: Path | None = Field(default=None, description="a policy.yaml instead of the shipped defaults")
 
+    time_scale: float = Field(default=1.0, gt=0, description="divides the policy's waits (Policy.scaled); demos only")
+
+    # Warehouse and carrier
+    logistics_url: str = "http://127.0.0.1:8091"
+    webhook_secret: SecretStr = Field(default=SecretStr(""), description="HMAC key of webhooks coming in; empty: none")
+
+    # The sandboxes of the embedded stack
+    gateway_url: str = Field(default="http://127.0.0.1:8080", description="where they send their webhooks")
+    logistics_public_url: str | None = Field(default=None, description="of tracking pages; default: logistics_url")
+    sandbox_pace: float = Field(default=1.0, ge=0, description="seconds that a step of warehouse or carrier takes")
+    sandbox_short_rate: float = Field(default=0, ge=0, le=1, description="share of parcels with a unit missing")
+    sandbox_fail_rate: float = Field(default=0, ge=0, le=1, description="share of parcels that nobody takes at first")
+    sandbox_lost_rate: float = Field(default=0, ge=0, le=1, description="share of parcels that the carrier loses")
+    sandbox_seed: str = Field(default="", description="another seed, other parcels")
+
+    # Messages to customers
+    smtp_url: str | None = Field(default=None, description="smtp[s]://USER:PASSWORD@HOST:PORT; none: the outbox folder")
+    outbox: Path | None = Field(default=None, description="where messages land without SMTP; default: in data_dir")
+    mail_from: str = "orders@shop.example"
+    webhooks_to_private: bool = Field(
+        default=False, description="customers' webhooks may go to any address; tests only"
+    )
+
     log_level: str = "INFO"
     slot: int = Field(default=0, ge=0, description="which of its instances this process is (0, 1, …)")
 

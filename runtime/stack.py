@@ -10,6 +10,7 @@ import errno
 import fcntl
 import os
 import random
+import secrets
 import shutil
 import socket
 from collections.abc import Iterator
@@ -30,6 +31,7 @@ SERVICES = {
     "kafka": ("OMS_KAFKA_BOOTSTRAP", "127.0.0.1:{port}", 9092),
     "clickhouse": ("OMS_CLICKHOUSE_URL", "http://127.0.0.1:{port}", 8123),
     "payment-provider": ("OMS_PAYMENT_URL", "http://127.0.0.1:{port}", 8090),
+    "logistics-partners": ("OMS_LOGISTICS_URL", "http://127.0.0.1:{port}", 8091),
 }
 # Below the range from which Linux and macOS give ports to outgoing connections, which could take one before we do.
 _OTHER_PORTS = range(20_000, 32_000)
@@ -85,7 +87,8 @@ def read_stack(data_dir: Path) -> Stack | None:
 
 
 def write_stack(data_dir: Path, stack: Stack) -> None:
-    _write(data_dir / "run" / "stack.json", asdict(stack))
+    """For this user's eyes only: the environment holds the webhook secret."""
+    _write(data_dir / "run" / "stack.json", asdict(stack), mode=0o600)
 
 
 def read_report(data_dir: Path) -> Report | None:
@@ -141,6 +144,25 @@ def locked(data_dir: Path) -> Iterator[None]:
                 "free some space, or choose another folder with --data-dir."
             )
         yield
+
+
+def webhook_secret(data_dir: Path) -> str:
+    """What the sandboxes of this data folder sign their webhooks with; made at the first start.
+
+    Raises:
+        UserError: the data folder can't be written to.
+    """
+    path = data_dir / "webhook.secret"
+    try:
+        if not path.exists():
+            fresh = path.with_suffix(".tmp")
+            fresh.unlink(missing_ok=True)
+            with open(os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
+                file.write(secrets.token_hex(32))
+            fresh.replace(path)
+        return path.read_text().strip()
+    except OSError as error:
+        raise unusable(data_dir, error) from error
 
 
 @contextmanager
@@ -219,8 +241,10 @@ def _read(path: Path) -> dict[str, Any] | None:
     return found
 
 
-def _write(path: Path, value: dict[str, Any]) -> None:
+def _write(path: Path, value: dict[str, Any], mode: int = 0o644) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_suffix(".tmp")
-    fresh.write_bytes(orjson.dumps(value, option=orjson.OPT_INDENT_2))
+    fresh.unlink(missing_ok=True)  # a leftover would keep its own mode
+    with open(os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode), "wb") as file:
+        file.write(orjson.dumps(value, option=orjson.OPT_INDENT_2))
     fresh.replace(path)

@@ -31,6 +31,7 @@ from runtime.errors import UserError
 from runtime.settings import Settings
 from runtime.topology import Processor, Topology
 from schemas import policy
+from schemas.base import Event
 from schemas.codec import Undecodable, decode, encode
 
 log = structlog.get_logger(__name__)
@@ -43,6 +44,9 @@ MOST_COMMIT_INTERVAL = 0.1
 BUSY = 400
 """Messages a second at which the commit interval is at its longest. A transaction costs the broker some 3 ms whatever
 is in it: a quiet processor commits soon, a busy one fills its transactions."""
+
+RELAXED_COMMIT_INTERVAL = 0.25
+"""Of processors that nobody waits for (topology.yaml: relaxed)."""
 
 LINGER_MS = 20
 """A commit flushes, whatever the linger; until then records wait for each other instead of going out one by one."""
@@ -165,6 +169,8 @@ class Runner:
         if self._log is None or incoming.topic in QUIET:
             return
         message = incoming.message
+        if not records and isinstance(message, Event) and message.imported:
+            return  # history is nobody's request either
         self._log.info(
             "handled",
             topic=incoming.topic,
@@ -262,7 +268,7 @@ def application(settings: Settings, topology: Topology, name: str, runner: Runne
         consumer_group=group,
         processing_guarantee="exactly-once",
         auto_offset_reset="earliest",
-        commit_interval=COMMIT_INTERVAL,
+        commit_interval=RELAXED_COMMIT_INTERVAL if spec.relaxed else COMMIT_INTERVAL,
         consumer_poll_timeout=0.01,
         auto_create_topics=False,
         state_dir=settings.data_dir / "state" / f"{name}-{settings.slot}",
@@ -283,7 +289,8 @@ def application(settings: Settings, topology: Topology, name: str, runner: Runne
         },
     )
     wire(app, spec, runner)
-    app._on_message_processed = Pace(app._processing_context)
+    if not spec.relaxed:
+        app._on_message_processed = Pace(app._processing_context)
     # The flag is private; the library's version is pinned, and a test fails when it no longer works (rule 2).
     app._dataframe_registry._requires_time_alignment = False
     return app
@@ -337,7 +344,7 @@ def run(settings: Settings, topology: Topology, name: str) -> None:
 
 def load_handler(settings: Settings, spec: Processor) -> Handler:
     """The handler that topology.yaml names, made with the shop's policy."""
-    made: Handler = _load(spec.handler)(policy.load(settings.policy))
+    made: Handler = _load(spec.handler)(policy.load(settings.policy).scaled(settings.time_scale))
     return made
 
 

@@ -33,10 +33,12 @@ CRASH_LOOP, CRASH_LOOP_WINDOW = 5, 60.0
 STOP_ORDER: tuple[tuple[float, tuple[str, ...]], ...] = (
     (4.0, ("gateway",)),
     (6.0, ("processor", "worker", "sink")),
-    (3.0, ("payment-provider", "clickhouse")),
+    (3.0, ("payment-provider", "logistics-partners", "clickhouse")),
     (6.0, ("kafka",)),
 )
 TOPICS = "topics"
+TIME_SCALE = "600"
+"""Half an hour to change an order, or a day until the carrier comes again, would be long for a demonstration."""
 
 
 class _Stop(Exception):
@@ -62,8 +64,14 @@ def up(data_dir: Path, port: int, say: Say) -> None:
 
 
 def _environment(data_dir: Path, ports: dict[str, int]) -> dict[str, str]:
-    """What every child gets besides what we inherited: the places of this stack."""
+    """What every child gets besides what we inherited: the places of this stack, and what makes it a sandbox."""
     env = {"OMS_DATA_DIR": str(data_dir), "OMS_GATEWAY_PORT": str(ports["gateway"])}
+    sandbox = {
+        "OMS_GATEWAY_URL": f"http://127.0.0.1:{ports['gateway']}",
+        "OMS_WEBHOOK_SECRET": stack.webhook_secret(data_dir),
+        "OMS_TIME_SCALE": TIME_SCALE,
+    }
+    env |= {variable: value for variable, value in sandbox.items() if variable not in os.environ}
     for name, (variable, pattern, _) in SERVICES.items():
         if name in ports:
             env[variable] = pattern.format(port=ports[name])

@@ -118,6 +118,7 @@ class Processor(_Process):
     stateful: bool
     changelog: str | None = Field(default=None, description="the topic of its state, by quixstreams' naming")
     guarantee: Literal["exactly-once"]
+    relaxed: bool = Field(default=False, description="nobody waits for it: it commits seldom, which costs little")
 
     @property
     def writes(self) -> tuple[str, ...]:
@@ -128,6 +129,7 @@ class Worker(_Process):
     """Calls to the outside world."""
 
     run: Target
+    tables: tuple[str, ...] = Field(default=(), description="compacted topics that it keeps whole in memory")
     guarantee: Literal["at-least-once"]
 
 

@@ -45,6 +45,7 @@ def _names(topology: Topology) -> Iterator[str]:
 
 def _topics(topology: Topology) -> Iterator[str]:
     read = {topic for process in topology.processes() for topic in process.inputs}
+    read |= {topic for worker in topology.workers.values() for topic in worker.tables}
     written = {topic for process in topology.processes() for topic in process.writes}
     for topic in topology.topics.values():
         if topic.speaks not in FAMILIES:
@@ -95,6 +96,10 @@ def _ingress(topology: Topology) -> Iterator[str]:
 
 
 def _processes(topology: Topology) -> Iterator[str]:
+    for worker in topology.workers.values():
+        for name in worker.tables:
+            if name not in topology.topics or not topology.topics[name].compacted:
+                yield f"{worker.name} has the table {name}, which is no compacted topic."
     for process in topology.processes():
         for name in process.inputs:
             if name not in topology.topics:

@@ -52,6 +52,9 @@ MAX_BYTES = 1_000_000
 _COMMIT_EVERY = 0.2
 _DRAIN = 4.0
 _SESSION_TIMEOUT_MS = 10_000
+_REJOIN_WITHIN = 30.0
+"""Seconds without partitions after the session was lost; then the process ends, to be started again. A client that lost
+its coordinator together with its session sometimes never joins again (librdkafka issues 2944, 3396)."""
 
 
 class TryLater(Exception):
@@ -168,6 +171,7 @@ class _Worker:
         self._paused = False
         self._newly_assigned = False
         self._stuck = 0
+        self._lost_at: float | None = None
         self._broken: BaseException | None = None
         self._trouble: str | None = None
 
@@ -211,14 +215,19 @@ class _Worker:
         for partition in partitions:
             self._partitions[partition.topic, partition.partition] = _Progress()
         self._newly_assigned = True
+        self._lost_at = None
         log.info("assigned", partitions=_names(partitions))
 
     def _revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """What is done is committed while the partitions are still ours; what isn't, the next owner repeats."""
         self._commit(consumer)
-        self._lost(consumer, partitions)
+        self._forget(partitions)
 
     def _lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._lost_at = monotonic()
+        self._forget(partitions)
+
+    def _forget(self, partitions: list[TopicPartition]) -> None:
         for partition in partitions:
             self._partitions.pop((partition.topic, partition.partition), _Progress()).revoked = True
         log.info("revoked", partitions=_names(partitions))
@@ -278,6 +287,8 @@ class _Worker:
             progress.committed = offsets[place]
 
     def _report(self, consumer: Consumer) -> None:
+        if self._lost_at is not None and monotonic() - self._lost_at > _REJOIN_WITHIN:
+            raise RuntimeError(f"lost its session, and has not joined its group again for {_REJOIN_WITHIN:g} s")
         lag = 0
         for (topic, number), progress in list(self._partitions.items()):
             _, high = consumer.get_watermark_offsets(TopicPartition(topic, number), cached=True)

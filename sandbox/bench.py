@@ -29,9 +29,10 @@ from runtime.errors import UserError
 from runtime.settings import Settings
 from runtime.stack import read_stack
 from sandbox.catalogue import add_stock, catalogue
+from sandbox.client import session
 from sandbox.load import GENERATOR, Load, Result, parse, processes
-from sandbox.shop import session
-from sandbox.shop_cli import HERE, DataDir, Url, ensure_catalogue, ms, own_stack, run_async, staff_token, target
+from sandbox.shop_cli import HERE, DataDir, Url, ensure_catalogue, own_stack, run_async, staff_token, target
+from sandbox.shop_screen import ms
 
 RAMP = (50.0, 100.0, 200.0, 300.0, 400.0, 500.0, 600.0, 800.0, 1000.0)
 WARM_UP = (50.0, 6.0)

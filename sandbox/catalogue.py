@@ -15,6 +15,8 @@ import orjson
 from schemas.money import to_minor
 
 AT_ONCE = 16
+ATTEMPTS = 6
+LATER = (429, 502, 503, 504)
 SCARCE = 100
 """Fewer units than this, and the product is one that customers race for."""
 
@@ -25,7 +27,8 @@ class CatalogueError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class SampleProduct:
-    """A product of the sample. `prices`: currency → amount as text ("129.90"); `stock`: units to start with."""
+    """A product of the sample. `hs_code` and `origin` (country) are for customs; `prices`: currency → amount as
+    text ("129.90"); `stock`: units to start with; `backorder`: sold also when there are too few."""
 
     sku: str
     product_id: str
@@ -33,12 +36,15 @@ class SampleProduct:
     category: str
     tax_category: str
     weight_grams: int
+    hs_code: str
+    origin: str
     prices: dict[str, str]
     stock: int
+    backorder: bool = False
 
     @property
     def scarce(self) -> bool:
-        return self.stock < SCARCE
+        return self.stock < SCARCE and not self.backorder
 
     def price(self, currency: str) -> int:
         """Minor units. KeyError when it has no price in this currency."""
@@ -54,6 +60,9 @@ class SampleProduct:
             "weight_grams": self.weight_grams,
             "prices": [{"amount": amount, "currency": currency} for currency, amount in self.prices.items()],
             "active": True,
+            "hs_code": self.hs_code,
+            "origin": self.origin,
+            "backorder": self.backorder,
         }
 
 
@@ -107,8 +116,8 @@ async def add_stock(
     base_url: str, token: str, session: aiohttp.ClientSession, sku: str, units: int, reason: str, key: str
 ) -> None:
     """Add units to a product's stock, once for this idempotency key."""
-    await _send(
-        session.post(
+    await send(
+        lambda: session.post(
             f"{base_url}/v1/admin/products/{sku}/stock",
             json={"delta": units, "reason": reason},
             headers={"Authorization": f"Bearer {token}", "Idempotency-Key": key},
@@ -118,8 +127,8 @@ async def add_stock(
 
 
 async def _put(base_url: str, token: str, session: aiohttp.ClientSession, product: SampleProduct) -> None:
-    await _send(
-        session.put(
+    await send(
+        lambda: session.put(
             f"{base_url}/v1/admin/products/{product.sku}",
             json=product.body(),
             headers={"Authorization": f"Bearer {token}"},
@@ -128,10 +137,16 @@ async def _put(base_url: str, token: str, session: aiohttp.ClientSession, produc
     )
 
 
-async def _send(request: Any, what: str) -> None:
-    async with request as answer:
-        if answer.status >= 300:
-            raise CatalogueError(f"{what} was refused: {answer.status} {(await answer.text())[:500]}")
+async def send(request: Callable[[], Any], what: str) -> None:
+    """A request that may be made again, and is while the shop says "later" (a stack that has just started is slow).
+    CatalogueError when it is refused."""
+    for attempt in range(1, ATTEMPTS + 1):
+        async with request() as answer:
+            if answer.status < 300:
+                return
+            if answer.status not in LATER or attempt == ATTEMPTS:
+                raise CatalogueError(f"{what} was refused: {answer.status} {(await answer.text())[:500]}")
+        await asyncio.sleep(1.0)
 
 
 async def _all(
@@ -143,6 +158,4 @@ async def _all(
         async with gate:
             await work(product)
 
-    async with asyncio.TaskGroup() as group:
-        for product in products:
-            group.create_task(one(product))
+    await asyncio.gather(*(one(product) for product in products))

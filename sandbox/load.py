@@ -28,8 +28,10 @@ from analytics.clickhouse import connect
 from gateway.auth import issue
 from runtime.stack import read_report, stack_settings
 from sandbox.catalogue import catalogue
+from sandbox.client import Refused, session
 from sandbox.people import Customer, Persona, Visit, arrivals, plan
-from sandbox.shop import Refused, Shop, open_loop, percentile, session
+from sandbox.shop import Shop, open_loop
+from sandbox.tally import percentile
 
 FOLLOWED_PER_SECOND = 20.0
 """So many orders a second are followed to PAYMENT_CONFIRMED one by one; the others are counted in the view."""
@@ -99,7 +101,13 @@ class Run:
         settings = stack_settings(Path(load.data_dir))
         self._load = load
         life = timedelta(hours=2)
-        self._shop = Shop(client, load.url, lambda who: issue(settings, customer=who, ttl=life), f"bench-{load.seed}")
+        self._shop = Shop(
+            client,
+            load.url,
+            lambda who: issue(settings, customer=who, ttl=life),
+            f"bench-{load.seed}",
+            whole_lives=False,
+        )
         self._clickhouse = connect(settings)
         self._chance = random.Random(load.seed)  # noqa: S311
         self._placed: list[tuple[float, Customer, str]] = []

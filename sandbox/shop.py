@@ -2,91 +2,32 @@
 
 Closed loop: so many customers at once, each next one when one has finished. Open loop: customers come when they
 come; latency counts from the moment they were due, not from when we got round to them (no coordinated omission).
+
+A customer is there until the order is paid or cancelled. What becomes of it then (`sandbox.lives`) goes on beside, and
+keeps nobody else out.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from enum import StrEnum
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 import aiohttp
-import orjson
 
-from sandbox.people import Customer, Persona, Visit
+from sandbox.client import Client, Refused
+from sandbox.lives import PAID, Lives
+from sandbox.people import DRAFTS, Customer, Persona, Visit
+from sandbox.staff import Partners, PartnersSilent, Staff
+from sandbox.tally import Outcome, Tally
+from sandbox.travels import Travels
 
-ATTEMPTS = 6
 PATIENCE = 60.0
 """Seconds after which we no longer wait for an order to be paid or cancelled."""
-PAID = frozenset({"PAYMENT_CONFIRMED", "PROCESSING", "SHIPPED", "DELIVERED"})
-
-
-class Outcome(StrEnum):
-    PAID = "paid"
-    CANCELLED = "cancelled"
-    DRAFT = "left as a draft"
-    REFUSED = "refused"  # by a rule: there never was an order, or it stayed a draft
-    UNFINISHED = "unfinished"  # accepted, and still neither paid nor cancelled when we lost patience
-    FAILED = "failed"  # an answer that no rule explains
-
-
-class Refused(Exception):
-    """An answer that is not 2xx, as problem+json."""
-
-    def __init__(self, status: int, problem: Mapping[str, Any], what: str) -> None:
-        self.status = status
-        self.type = str(problem.get("type", "")).rsplit("/", 1)[-1] or str(status)
-        self.skus = frozenset(problem.get("skus") or ())
-        """What is sold out."""
-        super().__init__(f"{what}: {status} {problem.get('detail') or problem.get('title') or problem}")
-
-
-@dataclass
-class Tally:
-    """What has happened so far. Latencies in seconds: `create` of the first POST, `read` of GET by id, `paid` from
-    creation to PAYMENT_CONFIRMED seen through GET, of orders that are submitted at once with an ordinary card."""
-
-    started: float = field(default_factory=time.perf_counter)
-    last_end: float = field(default_factory=time.perf_counter)
-    visits: int = 0
-    orders: dict[str, Outcome | None] = field(default_factory=dict)
-    """Every order accepted, by id, and its end (None: still open)."""
-    outcomes: Counter[Outcome] = field(default_factory=Counter)
-    reasons: Counter[str] = field(default_factory=Counter)
-    refusals: Counter[str] = field(default_factory=Counter)
-    retries: int = 0
-    failures: list[str] = field(default_factory=list)
-    create: list[float] = field(default_factory=list)
-    read: list[float] = field(default_factory=list)
-    paid: list[float] = field(default_factory=list)
-
-    finished: int = 0
-    """How many of the orders have an end."""
-
-    @property
-    def open(self) -> int:
-        return len(self.orders) - self.finished
-
-    def seconds(self) -> float:
-        return time.perf_counter() - self.started
-
-    @property
-    def ended_after(self) -> float:
-        """Seconds from the start to the last visit's end."""
-        return self.last_end - self.started
-
-
-def percentile(values: Sequence[float], percent: float) -> float:
-    """Nearest rank: the smallest value that `percent` % of all are not above. nan when there are none."""
-    if not values:
-        return math.nan
-    ordered = sorted(values)
-    return ordered[max(0, math.ceil(percent / 100 * len(ordered)) - 1)]
+ORDINARY = frozenset({Persona.BUYS_AT_ONCE, Persona.WANTS_SCARCE})
+"""Whose time from creation to payment is of interest."""
 
 
 class Shop:
@@ -98,79 +39,115 @@ class Shop:
         base_url: str,
         token_for: Callable[[str], str],
         run: str,
-        patience: float = PATIENCE,
+        staff_token: str = "",
+        partners_url: str = "",
+        whole_lives: bool = True,
     ) -> None:
-        """`run` makes this run's idempotency keys its own."""
-        self._session = session
-        self._base = base_url.rstrip("/")
-        self._token_for = token_for
-        self._run = run
-        self._patience = patience
-        self._tokens: dict[str, str] = {}
+        """`run` makes this run's idempotency keys its own. `partners_url`: of the sandbox's warehouse and carrier.
+        `whole_lives`: orders are followed to their end, which needs both; else until they are paid or cancelled."""
         self.tally = Tally()
+        self._client = Client(session, base_url, token_for, run, self.tally, staff_token)
+        staff = Staff(self._client, session, base_url.rstrip("/"), staff_token, self.tally)
+        travels = Travels(self._client, self.tally.notice)
+        self._lives = Lives(self._client, staff, Partners(session, partners_url), travels, self.tally)
+        self._whole_lives = whole_lives
+        self._living: set[asyncio.Task[None]] = set()
 
     async def visit(self, visit: Visit, due: float) -> None:
-        """The whole errand; `due` is when it should have begun (perf_counter). Ends up in the tally, never raises
-        for what the shop answers."""
-        order: dict[str, Any] = {}
-        try:
-            try:
-                order = await self.create(visit, due)
-            except Refused as refused:
-                if refused.type != "out-of-stock":
-                    raise
-                visit, due = self._settle_for_less(visit, refused), time.perf_counter()
-                order = await self.create(visit, due, "create again")
-            outcome = await self._after_create(visit, order, due)
-        except Refused as refused:
-            self.tally.refusals[refused.type] += 1
-            outcome = Outcome.REFUSED
-            if refused.status not in (409, 422):
-                outcome = self._failed(str(refused))
-        except (aiohttp.ClientError, TimeoutError) as error:
-            outcome = self._failed(f"{type(error).__name__}: {error}")
+        """The whole errand; `due` is when it should have begun (perf_counter). Ends up in the tally, never raises for
+        what the shop answers."""
+        placed: list[dict[str, Any]] = []
+        outcome = await self._outcome(self._shopping(visit, due, placed))
         self.tally.visits += 1
         self.tally.last_end = time.perf_counter()
-        self.tally.outcomes[outcome] += 1
-        if order:
-            self.tally.orders[order["id"]] = outcome
-            self.tally.finished += 1
+        if not placed:
+            self.tally.outcomes[outcome or Outcome.REFUSED] += 1
+        elif outcome is not None:
+            self.tally.end(placed[0]["id"], outcome)
+        elif self._whole_lives:
+            life = asyncio.create_task(self._live(visit, placed[-1]))
+            self._living.add(life)
+            life.add_done_callback(self._living.discard)
+        else:
+            order = placed[-1]
+            self.tally.end(order["id"], Outcome.CANCELLED if order["status"] == "CANCELLED" else Outcome.PAID)
+
+    async def finish(self) -> None:
+        """Returns when every order has come to its end."""
+        while self._living:
+            await asyncio.gather(*self._living)
+
+    async def _live(self, visit: Visit, order: dict[str, Any]) -> None:
+        # What rules may refuse from here on is seen to in `lives`.
+        outcome = await self._outcome(self._lives.live(visit, order), refused=Outcome.FAILED)
+        self.tally.end(order["id"], outcome or Outcome.UNFINISHED)
+
+    async def _outcome(self, work: Awaitable[Outcome | None], refused: Outcome = Outcome.REFUSED) -> Outcome | None:
+        """That of the work, also when it failed (`refused`: by a rule); None: it goes on."""
+        try:
+            found = await work
+        except Refused as error:
+            self.tally.refusals[error.type] += 1
+            by_a_rule = error.by_a_rule and refused is Outcome.REFUSED
+            return refused if by_a_rule else self._failed(str(error))
+        except TimeoutError as error:
+            self.tally.failures.append(str(error) or "no answer in time")
+            return Outcome.UNFINISHED
+        except (aiohttp.ClientError, PartnersSilent) as error:
+            return self._failed(f"{type(error).__name__}: {error}")
+        return found
+
+    async def _shopping(self, visit: Visit, due: float, placed: list[dict[str, Any]]) -> Outcome | None:
+        """Until the order (appended to `placed`, as it was and as it has become) is paid or cancelled."""
+        if visit.preferences is not None:
+            path = f"/v1/customers/{visit.customer.id}/preferences"
+            await self._client.call("PUT", path, visit.customer.id, f"{visit.number}-preferences", visit.preferences)
+            self.tally.done["preferences said"] += 1
+            due = time.perf_counter()
+        order = await self._created(visit, due)
+        placed.append(order)
+        if visit.persona is Persona.ABANDONS_DRAFT:
+            return Outcome.DRAFT
+        if visit.persona is Persona.BUILDS_DRAFT:
+            order = await self._build_and_submit(visit, order)
+        if self._whole_lives:
+            await self._lives.arrange(visit, order)
+        if visit.persona is Persona.CANCELS and visit.patience < 1.0:
+            order = await self._cancel(visit, order)
+        if visit.persona is Persona.EDITS and not visit.patience:
+            order = await self._lives.as_far_as_it_goes(order, self._lives.edit(visit, order))
+        order = await self._lives.settle(visit, order)
+        placed.append(order)
+        if order["status"] == "CANCELLED":
+            return Outcome.CANCELLED
+        if visit.persona in ORDINARY and order["status"] in PAID:
+            self.tally.paid.append(time.perf_counter() - due)
+        return None
+
+    async def _created(self, visit: Visit, due: float) -> dict[str, Any]:
+        """The order; without what is sold out, and without a code that is used up or does not fit."""
+        try:
+            return await self.create(visit, due)
+        except Refused as refused:
+            less = _settle_for_less(visit, refused)
+            if less is None:
+                raise
+            self.tally.refusals[refused.type] += 1
+            return await self.create(less, time.perf_counter(), "create-again")
 
     async def create(self, visit: Visit, due: float, step: str = "create") -> dict[str, Any]:
         """POST /v1/orders. Refused when it is."""
-        order = await self._call("POST", "/v1/orders", visit, step, order_body(visit))
+        order = await self._client.call(
+            "POST", "/v1/orders", visit.customer.id, f"{visit.number}-{step}", order_body(visit)
+        )
         self.tally.create.append(time.perf_counter() - due)
-        self.tally.orders[order["id"]] = None
+        self.tally.created(order)
         return order
 
-    def _settle_for_less(self, visit: Visit, refused: Refused) -> Visit:
-        """The same basket without what is sold out; raises `refused` when nothing is left."""
-        left = tuple((sku, quantity) for sku, quantity in visit.basket if sku not in refused.skus)
-        if not left or left == visit.basket:
-            raise refused
-        self.tally.refusals[refused.type] += 1
-        return replace(visit, basket=left)
-
-    async def _after_create(self, visit: Visit, order: dict[str, Any], due: float) -> Outcome:
-        match visit.persona:
-            case Persona.ABANDONS_DRAFT:
-                return Outcome.DRAFT
-            case Persona.BUILDS_DRAFT:
-                order = await self._build_and_submit(visit, order)
-            case Persona.CANCELS:
-                await asyncio.sleep(visit.patience)
-                order = await self._cancel(visit, order)
-            case _:
-                pass
-        outcome = await self.follow(visit.customer, order)
-        if outcome is Outcome.PAID and visit.persona in (Persona.BUYS_AT_ONCE, Persona.WANTS_SCARCE):
-            self.tally.paid.append(time.perf_counter() - due)
-        return outcome
-
     async def _cancel(self, visit: Visit, order: dict[str, Any]) -> dict[str, Any]:
-        body = {"reason": "changed_mind", "comment": "Found it in the attic."}
+        await asyncio.sleep(visit.patience)
         try:
-            return await self._call("POST", f"/v1/orders/{order['id']}/cancel", visit, "cancel", body)
+            return await self._lives.cancel(visit, order)
         except Refused as refused:
             if refused.type != "cannot-cancel":
                 raise
@@ -180,107 +157,46 @@ class Shop:
 
     async def _build_and_submit(self, visit: Visit, order: dict[str, Any]) -> dict[str, Any]:
         """One line more, twice of it, then another goes (or it goes again), and the order is placed."""
-        path = f"/v1/orders/{order['id']}"
+        path, who = f"/v1/orders/{order['id']}", visit.customer.id
         sku, quantity = visit.added or visit.basket[0]
-        order = await self._call("POST", f"{path}/items", visit, "add", {"sku": sku, "quantity": quantity})
+        order = await self._client.call(
+            "POST", f"{path}/items", who, f"{visit.number}-add", {"sku": sku, "quantity": quantity}
+        )
         first, last = order["items"][0]["line_id"], order["items"][-1]["line_id"]
-        await self._call("PATCH", f"{path}/items/{last}", visit, "change", {"quantity": quantity + 1})
-        await self._call("DELETE", f"{path}/items/{first}", visit, "remove")
-        return await self._call("POST", f"{path}/submit", visit, "submit", {"payment_token": visit.payment_token})
+        more = {"quantity": quantity + 1}
+        await self._client.call("PATCH", f"{path}/items/{last}", who, f"{visit.number}-change", more)
+        await self._client.call("DELETE", f"{path}/items/{first}", who, f"{visit.number}-remove")
+        card = {"payment_token": visit.payment_token}
+        return await self._client.call("POST", f"{path}/submit", who, f"{visit.number}-submit", card)
 
-    async def follow(self, customer: Customer, order: dict[str, Any]) -> Outcome:
-        """Read the order until it is paid or cancelled: each GET waits for the version after the one we know."""
-        until = time.perf_counter() + self._patience
-        while True:
-            if order["status"] in PAID:
-                return Outcome.PAID
-            if order["status"] == "CANCELLED":
-                self.tally.reasons[order["cancellation"]["reason"]] += 1
-                return Outcome.CANCELLED
-            if time.perf_counter() > until:
-                self.tally.failures.append(f"order {order['id']} is still {order['status']}")
-                return Outcome.UNFINISHED
-            newer = await self.read(customer, order["id"], min_version=order["version"] + 1)
-            if newer is None or newer["version"] <= order["version"]:
-                await asyncio.sleep(0.05)
-            else:
-                order = newer
+    async def follow(self, customer: Customer, order: dict[str, Any]) -> dict[str, Any]:
+        """Read the order until it is paid or cancelled. TimeoutError."""
+        return await self._client.follow(
+            customer.id, order, lambda found: found["status"] in PAID or found["status"] == "CANCELLED", PATIENCE
+        )
 
-    async def read(self, customer: Customer, order_id: str, min_version: int | None = None) -> dict[str, Any] | None:
-        """GET /v1/orders/{id}; None when the view hasn't got it (or that version) yet, or nobody
-        answers. Timed, unless it waits."""
-        began = time.perf_counter()
-        query = {} if min_version is None else {"min_version": str(min_version)}
-        url = f"{self._base}/v1/orders/{order_id}"
-        try:
-            async with self._session.get(url, params=query, headers=self._authorization(customer)) as answer:
-                body = await answer.read()
-        except aiohttp.ClientConnectionError:
-            self.tally.retries += 1
-            return None
-        if answer.status == 200:
-            if min_version is None:
-                self.tally.read.append(time.perf_counter() - began)
-            found: dict[str, Any] = orjson.loads(body)
-            return found
-        if answer.status in (404, 429, 503, 504):
-            return None
-        raise Refused(answer.status, _problem(body), f"GET {order_id}")
-
-    async def _call(
-        self, method: str, path: str, visit: Visit, step: str, body: Mapping[str, Any] | None = None
-    ) -> dict[str, Any]:
-        """The order as the answer has it. No answer, or "later": again with the same idempotency key, so that it
-        happens once."""
-        headers = {"Content-Type": "application/json", **self._authorization(visit.customer)}
-        if method == "POST":
-            headers["Idempotency-Key"] = f"{self._run}-{visit.number}-{step}"
-        data = None if body is None else orjson.dumps(body)
-        pause = 0.1
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                async with self._session.request(method, self._base + path, data=data, headers=headers) as answer:
-                    raw = await answer.read()
-                    if answer.status == 202:
-                        return await self._accepted(visit.customer, answer.headers["Location"])
-                    if answer.status < 300:
-                        order: dict[str, Any] = orjson.loads(raw)
-                        return order
-                    if answer.status not in (429, 502, 503, 504) or attempt == ATTEMPTS:
-                        raise Refused(answer.status, _problem(raw), f"{method} {path}")
-                    pause = float(answer.headers.get("Retry-After", pause * 2))
-            except aiohttp.ClientConnectionError:
-                if attempt == ATTEMPTS:
-                    raise
-                pause *= 2
-            self.tally.retries += 1
-            await asyncio.sleep(min(pause, 5.0))
-        raise AssertionError("unreachable")
-
-    async def _accepted(self, customer: Customer, location: str) -> dict[str, Any]:
-        """202: the command is taken and its outcome comes later; ask where the answer says until it is there."""
-        until = time.perf_counter() + self._patience
-        order_id = location.split("?")[0].split("/v1/orders/")[-1].split("/")[0]
-        while time.perf_counter() < until:
-            if (order := await self.read(customer, order_id)) is not None:
-                return order
-            await asyncio.sleep(0.1)
-        raise TimeoutError(f"accepted, but never seen: order {order_id}")
+    async def read(self, customer: Customer, order_id: str) -> dict[str, Any] | None:
+        """GET /v1/orders/{id}; None when the view hasn't got it yet, or nobody answers."""
+        return await self._client.read(customer.id, order_id)
 
     def warm(self, customers: Iterable[Customer]) -> None:
         """Have their tokens ready, so that making them takes no time from what is measured."""
         for customer in customers:
-            self._authorization(customer)
-
-    def _authorization(self, customer: Customer) -> dict[str, str]:
-        token = self._tokens.get(customer.id)
-        if token is None:
-            token = self._tokens[customer.id] = self._token_for(customer.id)
-        return {"Authorization": f"Bearer {token}"}
+            self._client.warm(customer.id)
 
     def _failed(self, text: str) -> Outcome:
         self.tally.failures.append(text)
         return Outcome.FAILED
+
+
+def _settle_for_less(visit: Visit, refused: Refused) -> Visit | None:
+    """The same errand without what was refused; None when nothing is left, or that isn't why."""
+    if refused.type == "out-of-stock":
+        left = tuple((sku, quantity) for sku, quantity in visit.basket if sku not in refused.skus)
+        return replace(visit, basket=left) if left and left != visit.basket else None
+    if visit.code is not None and refused.type.startswith("promotion-"):
+        return replace(visit, code=None)
+    return None
 
 
 def order_body(visit: Visit) -> dict[str, Any]:
@@ -293,13 +209,14 @@ def order_body(visit: Visit) -> dict[str, Any]:
         "postal_code": place.postal_code,
         "country": place.country,
     }
-    draft = visit.persona in (Persona.BUILDS_DRAFT, Persona.ABANDONS_DRAFT)
+    draft = visit.persona in DRAFTS
     body = {
         "items": [{"sku": sku, "quantity": quantity} for sku, quantity in visit.basket],
         "currency": visit.customer.currency,
         "shipping_address": {"recipient_name": visit.customer.name, **address},
         "billing_address": {"name": visit.customer.name, **address},
         "shipping_method": visit.shipping_method,
+        "promo_codes": [visit.code] if visit.code else [],
         "submit": not draft,
     }
     return body if draft else {**body, "payment_token": visit.payment_token}
@@ -328,19 +245,3 @@ async def open_loop(visits: Iterable[Visit], arrivals: Iterable[float], serve: C
             # Even when we are late: others must get their turn, or the open loop would close.
             await asyncio.sleep(max(0.0, due - time.perf_counter()))
             group.create_task(serve(visit, due))
-
-
-def session(limit: int = 0) -> aiohttp.ClientSession:
-    """A client for many requests at once; `limit`: connections (0: any number)."""
-    return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=limit, force_close=False, keepalive_timeout=30),
-        timeout=aiohttp.ClientTimeout(total=60, connect=10),
-    )
-
-
-def _problem(body: bytes) -> Mapping[str, Any]:
-    try:
-        problem = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return {"detail": body[:300].decode(errors="replace")}
-    return problem if isinstance(problem, dict) else {"detail": str(problem)[:300]}

@@ -15,9 +15,11 @@ class Sealed(Model):
 
 
 class Address(Model):
-    """A shipping or billing address: `sealed` holds the name, street_address and city."""
+    """A shipping or billing address: `sealed` holds the name, street_address and city. `fingerprint` is a keyed hash of
+    the whole: the same place has the same one, and nothing can be read from it."""
 
     sealed: Sealed
     state: str | None = None
     postal_code: str | None = None
     country: str
+    fingerprint: str | None = None

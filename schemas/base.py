@@ -92,6 +92,7 @@ class Event(Model, Generic[P]):
         description="SHA-256 (hex) of the order's event before this one as it lies on the topic; empty for the first"
     )
     data: P
+    imported: bool = Field(default=False, description="history from another system: nobody acts on it")
 
 
 Envelope = Message[Any] | Command[Any] | Event[Any]

@@ -18,3 +18,6 @@ class Product(Payload, family="catalog.products"):
     weight_grams: int
     prices: dict[str, Minor]
     active: bool = True
+    hs_code: str | None = None
+    origin: str | None = None
+    backorder: bool = False

@@ -11,17 +11,21 @@ Family("inventory.levels", Message)
 
 
 class ReserveStock(Payload, family="inventory.commands"):
-    """`order_version` is the version of the order that caused this; an older one than already seen is refused."""
+    """`quantity` is how many units the line wants in all, those shipped already included: a newer command sets it anew,
+    up or down, also to 0. `order_version` is the version of the order that caused this; an
+    older one than already accepted is refused. With `backorder` what is not there is waited for."""
 
     line_id: str
     sku: str
     pool: str
     quantity: int
     order_version: int
+    backorder: bool = False
 
 
 class ReleaseStock(Payload, family="inventory.commands"):
-    """Gives a line's reservation back. Comes it first, it leaves a tombstone that refuses the reserve."""
+    """Gives what a line has reserved (and not shipped) back, for good. Comes it first, it leaves a tombstone that
+    refuses the reserve."""
 
     line_id: str
     sku: str
@@ -30,12 +34,38 @@ class ReleaseStock(Payload, family="inventory.commands"):
 
 
 class CommitStock(Payload, family="inventory.commands"):
-    """The reserved units have left the house."""
+    """Units of a line have left the house, whatever the books say; each `shipment_id` counts once. Without a quantity:
+    all that are reserved. `extra` of them were cancelled too late: the line gets no less of those that it wants."""
 
     line_id: str
     sku: str
     pool: str
     order_version: int
+    quantity: int | None = None
+    shipment_id: str = ""
+    extra: int = 0
+
+
+class LoseStock(Payload, family="inventory.commands"):
+    """The warehouse does not find units of a line: they are written off. What the line wants stays as it is; until it
+    wants less (ReserveStock), it waits for others. Each `cause_id` counts once."""
+
+    line_id: str
+    sku: str
+    pool: str
+    quantity: int
+    cause_id: str
+
+
+class RestockStock(Payload, family="inventory.commands"):
+    """Shipped units have come back: on hand again with `restock`, else written off. Each `cause_id` counts once."""
+
+    line_id: str
+    sku: str
+    pool: str
+    quantity: int
+    cause_id: str
+    restock: bool
 
 
 class AdjustStock(Payload, family="inventory.commands"):
@@ -49,9 +79,11 @@ class AdjustStock(Payload, family="inventory.commands"):
 
 
 class StockMoved(Payload, family="inventory.events"):
-    """The ledger: what moved, and what there is afterwards. on_hand counts what is free to sell."""
+    """The ledger: what moved, and what there is afterwards. on_hand counts what is free to sell. What a line gives back
+    because it wants fewer is `released`; units that left without being in the books are `adjusted` first (reason
+    shipped_unreserved)."""
 
-    kind: str  # adjusted | reserved | released | committed
+    kind: str  # adjusted | reserved | released | committed | lost | restocked | written_off
     sku: str
     pool: str
     line_id: str | None = None
@@ -79,15 +111,28 @@ class StockLevel(Payload, family="inventory.levels"):
 
 
 class StockReserved(Payload, family="inventory.results"):
+    """The line has its `quantity` units (all it wants in all), but for the `backordered` ones, which StockAllocated
+    will tell of."""
+
     line_id: str
     sku: str
     quantity: int
     order_version: int
+    backordered: int = 0
+
+
+class StockAllocated(Payload, family="inventory.results"):
+    """Stock came for a line that waited: `quantity` units now, `waiting` still to come."""
+
+    line_id: str
+    sku: str
+    quantity: int
+    waiting: int
 
 
 class StockRefused(Payload, family="inventory.results"):
-    """reason: insufficient | released (a release came first) | stale (a newer command was seen) | settled (the
-    reservation has ended in another way) | unknown (there is no reservation)."""
+    """reason: insufficient | released (a release came first) | stale (a newer command was seen) | unknown (nothing was
+    ever reserved for this line). `cause_id`: of a LoseStock or RestockStock that was refused."""
 
     line_id: str
     sku: str
@@ -95,6 +140,7 @@ class StockRefused(Payload, family="inventory.results"):
     available: int
     reason: str
     order_version: int
+    cause_id: str = ""
 
 
 class StockReleased(Payload, family="inventory.results"):
@@ -109,3 +155,19 @@ class StockCommitted(Payload, family="inventory.results"):
     sku: str
     quantity: int
     order_version: int
+    shipment_id: str = ""
+
+
+class StockLost(Payload, family="inventory.results"):
+    line_id: str
+    sku: str
+    quantity: int
+    cause_id: str
+
+
+class StockRestocked(Payload, family="inventory.results"):
+    line_id: str
+    sku: str
+    quantity: int
+    cause_id: str
+    restock: bool

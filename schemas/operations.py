@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pydantic import Field
+
 from schemas.base import Family, Instant, Message, Model, Payload
 
 Family("exceptions", Message)
@@ -16,6 +18,15 @@ class ExceptionOpened(Payload, family="exceptions"):
     owner: str
     detail: str
     facts: dict[str, str] = {}
+    retry_topic: str | None = Field(default=None, description="where `retry` goes when somebody says: try again")
+    retry_key: str | None = None
+    retry: bytes | None = Field(default=None, description="the encoded message that is sent again, as it is")
+
+
+class ExceptionRetried(Payload, family="exceptions"):
+    """Somebody sent the message again; the exception stays open until something resolves it."""
+
+    exception_id: str
 
 
 class ExceptionResolved(Payload, family="exceptions"):

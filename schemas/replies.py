@@ -8,6 +8,7 @@ from pydantic import Field
 from schemas.base import Family, Message, Model, Payload
 from schemas.inventory import StockLevel
 from schemas.order import Order
+from schemas.promotion import PromotionLevel
 
 
 class Rejection(Model):
@@ -50,9 +51,19 @@ class StockOutcome(Payload, family="order.replies"):
     level: StockLevel | None = None
 
 
+class PromotionOutcome(Payload, family="order.replies"):
+    """The outcome of PutPromotion."""
+
+    command_id: str
+    accepted: bool
+    rejection: Rejection | None = None
+    level: PromotionLevel | None = None
+
+
 class CommandRejected(Payload, family="order.rejections"):
     command_id: str
     command: str
     status: str | None = None
     version: int = 0
     rejection: Rejection
+    actor: str = Field(default="", description="whose command it was: system:PROCESS")

@@ -22,7 +22,7 @@ class SetTimer(Payload, family="timer.commands"):
     `generation` travels with it, so that `decide` can tell a stale fire; `args` are the fire's own words."""
 
     timer_id: str
-    kind: str  # payment_timeout | payment_query
+    kind: str  # a name of processors/timers/fires.py
     due_at: Instant
     generation: str
     args: dict[str, str] = {}

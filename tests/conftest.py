@@ -5,31 +5,54 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from tests.support.stack import Stack, running_stack
 
 # Brokers live for a minute here: compiling for long runs would cost more than it wins (decision 0001).
 os.environ.setdefault("OMS_KAFKA_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")
 
+CROWD: dict[str, dict[str, Any]] = {"fraud": {"customer_orders": 1_000_000, "address_orders": 1_000_000}}
+"""The customers of all tests live in one house, which looks like fraud after fifty orders."""
+
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A stack with the shipped policy."""
-    with running_stack(tmp_path_factory.mktemp("stack")) as running:
+    """A stack with the shipped policy and real time: a paid order rests for half an hour before it is picked."""
+    folder = tmp_path_factory.mktemp("stack")
+    with running_stack(folder, OMS_POLICY=str(policy(folder)), OMS_TIME_SCALE="1") as running:
         yield running
 
 
 @pytest.fixture(scope="session")
 def impatient_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A stack where an order has 10 seconds to be paid and a provider without an answer is asked again at once."""
+    """A stack where an order has 10 seconds to be paid, a provider without an answer is asked again at once, a paid
+    order is delivered a few seconds later, and a carrier who found nobody comes again after two seconds."""
     folder = tmp_path_factory.mktemp("impatient")
-    shipped = (Path(__file__).parent.parent / "policy.yaml").read_text()
-    policy = shipped.replace("timeout: PT15M", "timeout: PT10S").replace("submit_within: PT10M", "submit_within: PT9S")
-    policy = policy.replace("ask_first_after: PT5S", "ask_first_after: PT1S").replace("PT1H", "PT2S")
-    (folder / "policy.yaml").write_text(policy)
-    with running_stack(
-        folder, own=True, OMS_POLICY=str(folder / "policy.yaml"), OMS_PAYMENT_REQUEST_TIMEOUT="2"
-    ) as running:
+    rules = policy(
+        folder,
+        payment={"timeout": "PT10S", "submit_within": "PT9S", "ask_first_after": "PT1S", "ask_at_most_every": "PT2S"},
+        fulfilment={"redeliver_after": "PT20M"},  # the embedded stack's time scale is 600
+    )
+    with running_stack(folder, own=True, OMS_POLICY=str(rules), OMS_PAYMENT_REQUEST_TIMEOUT="2") as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def lively_stack(impatient_stack: Stack) -> Stack:
+    """The same, for tests of what happens after the payment."""
+    return impatient_stack
+
+
+def policy(folder: Path, **changes: dict[str, Any]) -> Path:
+    """The shipped policy with some of its values changed: `section={name: value}`."""
+    rules = yaml.safe_load((Path(__file__).parent.parent / "policy.yaml").read_text())
+    for section, values in {**CROWD, **changes}.items():
+        assert values.keys() <= rules[section].keys(), f"policy.yaml has other names in {section}"
+        rules[section] |= values
+    path = folder / "policy.yaml"
+    path.write_text(yaml.safe_dump(rules))
+    return path

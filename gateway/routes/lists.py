@@ -14,11 +14,11 @@ from pydantic import AwareDatetime
 from starlette.responses import Response
 
 from gateway import cursor as cursors
+from gateway.asking import may_see
 from gateway.call import AnyCall, Call, OrderId, reply
 from gateway.documents import addresses_in, event_json, event_of_row, order_json
 from gateway.problems import Problem, not_found, unavailable
 from gateway.queries import POLL
-from gateway.routes.orders import may_see
 from schemas.order import Order, OrderStatus
 
 router = APIRouter(prefix="/v1", tags=["orders"])
@@ -38,7 +38,7 @@ async def get_order(call: AnyCall, request: Request, order_id: OrderId, min_vers
     if f'"{order.version}"' in request.headers.get("if-none-match", ""):
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers={"ETag": f'"{order.version}"'})
     await call.parts.addresses.prepare([order])
-    return reply(order_json(order, call.parts.addresses.open), version=order.version)
+    return reply(order_json(order, call.parts.addresses.open, call.caller.staff), version=order.version)
 
 
 @router.get("/orders/{order_id}/events")
@@ -163,7 +163,7 @@ async def _page(
         following = cursors.encode([int(page[-1]["created_us"]), page[-1]["order_id"]], bound)
         query = urlencode({**filters, "limit": limit, "cursor": following}, doseq=True)
         headers["Link"] = f'<{path}?{query}>; rel="next"'
-    items = [order_json(order, call.parts.addresses.open) for order in orders]
+    items = [order_json(order, call.parts.addresses.open, call.caller.staff) for order in orders]
     return reply({"items": items, "next": following}, headers=headers)
 
 

@@ -64,6 +64,9 @@ async def put_product(call: StaffCall, sku: PathSku, body: ProductBody) -> Respo
         weight_grams=body.weight_grams,
         prices={price.currency: price.minor for price in body.prices},
         active=body.active,
+        hs_code=body.hs_code,
+        origin=body.origin,
+        backorder=body.backorder,
     )
     message = _message(call, str(uuid_utils.uuid7()), product)
     seen = catalogue.seen(message.id)

@@ -13,16 +13,22 @@ from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
 from processors.kit import Handler, Incoming, Outgoing, State
-from processors.order.decide import decide, may_touch
+from processors.order import editing
+from processors.order.checks import may_touch
+from processors.order.decide import decide
 from processors.order.evolve import evolve
+from processors.order.importing import Past
 from processors.shapes import Shape
 from schemas.base import Command, Event, Message, Payload
 from schemas.codec import encode
+from schemas.commands import ImportOrder
+from schemas.events import OrderEditRequested
 from schemas.order import Order, OrderState
 from schemas.policy import Policy
 from schemas.replies import IDEMPOTENCY_KEY_REUSED, CommandOutcome, CommandRejected, Rejection
 
-ORDER = Shape(Order)
+# Shape 1 had neither parcels nor returns; what they default to is what such an order had.
+ORDER = Shape(Order, 2, {1: lambda value: value})
 
 
 def handler(policy: Policy) -> Handler:
@@ -57,7 +63,8 @@ def handle_command(state: State, command: Command[Any], policy: Policy) -> list[
         if order is not before:
             ORDER.save(state, "order", order)
             outputs.append(Outgoing("order.states", order.order_id, _state_message(command, order)))
-        answer = order if command.reply_to else None  # nobody reads the order in an outcome that goes nowhere
+        # Nobody reads the order in an outcome that goes nowhere, or in that of an import.
+        answer = order if command.reply_to and not isinstance(command.data, ImportOrder) else None
         outcome = CommandOutcome(command_id=command.id, accepted=True, version=order.version, order=answer)
     state.set(
         seen_key,
@@ -72,18 +79,22 @@ def _record(
 ) -> tuple[Order | None, list[Outgoing]]:
     """Number, date and chain the decided events, and fold them in."""
     outputs = []
-    for payload in payloads:
+    for decided in payloads:
+        # An event of imported history has its own time and author.
+        past = decided if isinstance(decided, Past) else None
+        payload = past.payload if past else decided
         version = order.version + 1 if order else 1
         event: Event[Any] = Event(
             id=str(uuid5(NAMESPACE_URL, f"oms:event:{command.order_id}:{version}")),
             order_id=command.order_id,
             version=version,
-            occurred_at=_not_before(order, command.at),
-            actor=command.actor,
+            occurred_at=_not_before(order, past.at if past else command.at),
+            actor=past.actor if past else command.actor,
             correlation_id=command.correlation_id,
             causation_id=command.id,
             previous_hash=order.last_hash if order else "",
             data=payload,
+            imported=past is not None,
         )
         value = encode(event)
         order = evolve(order, event).model_copy(update={"last_hash": hashlib.sha256(value).hexdigest()})
@@ -101,6 +112,8 @@ def _preview(order: Order | None, command: Command[Any], policy: Policy) -> Comm
     if isinstance(decision, Rejection):
         return _refused(command, order, decision)
     after, _ = _record(order, command, decision)
+    if any(isinstance(decided, OrderEditRequested) for decided in decision) and after is not None:
+        after = editing.applied(after)  # the totals as they will be
     return CommandOutcome(command_id=command.id, accepted=True, version=order.version if order else 0, order=after)
 
 
@@ -145,6 +158,7 @@ def _answer(command: Command[Any], outcome: CommandOutcome, order: Order | None)
         status=order.status if order else None,
         version=outcome.version,
         rejection=outcome.rejection,
+        actor=command.actor,
     )
     return [Outgoing("order.rejections", command.order_id, _message(command, rejected))]
 

@@ -7,7 +7,12 @@ from datetime import datetime
 
 from processors.kit import Outgoing
 from processors.payment.provider import (
+    AuthorizationOutcome,
+    Authorized,
     Captured,
+    CaptureMade,
+    CaptureOutcome,
+    CaptureRefused,
     ChargeOutcome,
     Declined,
     NotFound,
@@ -15,34 +20,49 @@ from processors.payment.provider import (
     RefundOutcome,
     RefundRefused,
     Unknown,
+    Voided,
+    VoidOutcome,
+    VoidRefused,
 )
 from schemas.base import Message, Payload
 from schemas.payment import (
+    AuthorizePayment,
+    CapturePayment,
     ChargePayment,
+    PaymentAuthorized,
     PaymentCaptured,
+    PaymentCaptureFailed,
+    PaymentCaptureMade,
     PaymentDeclined,
     PaymentNotMade,
     PaymentRefunded,
     PaymentUnknown,
+    PaymentVoided,
+    PaymentVoidFailed,
     QueryPayment,
     RefundFailed,
     RefundPayment,
+    VoidPayment,
 )
 
 ACTOR = "system:payment"
 RESULTS = "payment.results"
+NO_ANSWER = "no_answer"
+"""The code of what was given up: asked at last, the provider did not say that it was done."""
 _RESULT_IDS = uuid.UUID("4e8d1a53-46a5-5f8c-9a0c-9d1f60e1a3f7")
 
+Attempt = ChargePayment | AuthorizePayment | QueryPayment
 
-def may_submit(command: ChargePayment, now: datetime) -> bool:
-    """Whether a charge may be sent at `now`. Later, it is only asked what became of it: the provider may have
+
+def may_submit(command: ChargePayment | AuthorizePayment, now: datetime) -> bool:
+    """Whether an attempt may be sent at `now`. Later, it is only asked what became of it: the provider may have
     forgotten the idempotency key, and whoever waited has given up (rule 12)."""
     return now < command.valid_until
 
 
-def of_charge(command: ChargePayment | QueryPayment, outcome: ChargeOutcome) -> Payload:
-    """The result of a charge, or of the question after it. The amount is the provider's, even when another one was
-    asked for: what differs must be seen."""
+def of_attempt(command: Attempt, outcome: ChargeOutcome | AuthorizationOutcome) -> Payload:
+    """The result of a charge or an authorization, or of the question after it. The amount is the provider's, even when
+    another one was asked for: what differs must be seen."""
     match outcome:
         case Captured():
             return PaymentCaptured(
@@ -50,6 +70,14 @@ def of_charge(command: ChargePayment | QueryPayment, outcome: ChargeOutcome) -> 
                 amount=outcome.amount,
                 currency=command.currency,
                 provider_ref=outcome.provider_ref,
+            )
+        case Authorized():
+            return PaymentAuthorized(
+                attempt_id=command.attempt_id,
+                amount=outcome.amount,
+                currency=command.currency,
+                provider_ref=outcome.provider_ref,
+                expires_at=outcome.expires_at,
             )
         case Declined():
             return PaymentDeclined(attempt_id=command.attempt_id, code=outcome.code)
@@ -59,7 +87,7 @@ def of_charge(command: ChargePayment | QueryPayment, outcome: ChargeOutcome) -> 
             return unknown(command, outcome.reason)
 
 
-def unknown(command: ChargePayment | QueryPayment, reason: str) -> PaymentUnknown:
+def unknown(command: Attempt, reason: str) -> PaymentUnknown:
     return PaymentUnknown(
         attempt_id=command.attempt_id,
         amount=command.amount,
@@ -69,8 +97,46 @@ def unknown(command: ChargePayment | QueryPayment, reason: str) -> PaymentUnknow
     )
 
 
+# The others have an id of their own, or change nothing when repeated: while nobody knows (None), they are sent again.
+
+
+def of_capture(command: CapturePayment, outcome: CaptureOutcome) -> Payload | None:
+    match outcome:
+        case CaptureMade():
+            return PaymentCaptureMade(
+                attempt_id=command.attempt_id,
+                capture_id=command.capture_id,
+                amount=outcome.amount,
+                currency=command.currency,
+                provider_ref=outcome.provider_ref,
+            )
+        case CaptureRefused():
+            return capture_failed(command, outcome.code)
+        case Unknown():
+            return None
+
+
+def capture_failed(command: CapturePayment, code: str) -> PaymentCaptureFailed:
+    return PaymentCaptureFailed(
+        attempt_id=command.attempt_id, capture_id=command.capture_id, amount=command.amount, code=code
+    )
+
+
+def of_void(command: VoidPayment, outcome: VoidOutcome) -> Payload | None:
+    match outcome:
+        case Voided():
+            return PaymentVoided(attempt_id=command.attempt_id)
+        case VoidRefused():
+            return void_failed(command, outcome.code)
+        case Unknown():
+            return None
+
+
+def void_failed(command: VoidPayment, code: str) -> PaymentVoidFailed:
+    return PaymentVoidFailed(attempt_id=command.attempt_id, code=code)
+
+
 def of_refund(command: RefundPayment, outcome: RefundOutcome) -> Payload | None:
-    """The result of a refund; None when nobody knows, and it is to be sent again (it has an id of its own)."""
     match outcome:
         case Refunded():
             return PaymentRefunded(

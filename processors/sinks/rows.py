@@ -7,6 +7,7 @@ can't be a row of its table; the message is poison then.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -14,6 +15,8 @@ from typing import Any, NamedTuple
 
 from schemas.address import Sealed
 from schemas.base import Event, Message
+from schemas.notification import NoticeFailed, NoticeSent, NoticeSkipped
+from schemas.operations import ExceptionOpened, ExceptionResolved, ExceptionRetried
 from schemas.order import Order, OrderState
 
 Open = Callable[[Sealed], dict[str, str] | None]
@@ -92,6 +95,38 @@ class AddressRow(NamedTuple):
     appended_at: int
 
 
+class ExceptionRow(NamedTuple):
+    exception_id: str
+    message_id: str
+    version: int
+    what: str
+    order_id: str
+    kind: str
+    owner: str
+    detail: str
+    facts: dict[str, str]
+    retry_topic: str
+    retry_key: str
+    retry: str
+    resolution: str
+    actor: str
+    at: int
+    appended_at: int
+
+
+class NotificationRow(NamedTuple):
+    order_id: str
+    event_id: str
+    channel: str
+    version: int
+    kind: str
+    outcome: str
+    message_id: str
+    detail: str
+    at: int
+    appended_at: int
+
+
 def order_events_rows(event: Event[Any], raw: bytes, appended_at: int) -> list[OrderEventRow]:
     """One row. `raw` is the message's value as it lies on the topic; the next event's previous_hash is its hash."""
     return [
@@ -146,6 +181,71 @@ def personal_rows(state: Message[OrderState], appended_at: int, open_sealed: Ope
             )
         )
     return rows
+
+
+def exceptions_rows(message: Message[Any], appended_at: int) -> list[ExceptionRow]:
+    """One row: what this message says of an exception."""
+    kind = owner = detail = retry_topic = retry_key = retry = resolution = ""
+    facts: dict[str, str] = {}
+    match message.data:
+        case ExceptionOpened() as opened:
+            what, kind, owner, detail, facts = "opened", opened.kind, opened.owner, opened.detail, opened.facts
+            retry_topic, retry_key = opened.retry_topic or "", opened.retry_key or ""
+            retry = base64.b64encode(opened.retry or b"").decode()
+        case ExceptionRetried():
+            what = "retried"
+        case ExceptionResolved():
+            what, resolution = "resolved", message.data.resolution
+        case other:
+            raise ValueError(f"a {type(other).__name__} is no message about an exception")
+    return [
+        ExceptionRow(
+            message.data.exception_id,
+            message.id,
+            appended_at,
+            what,
+            message.order_id or "",
+            kind,
+            owner,
+            detail,
+            facts,
+            retry_topic,
+            retry_key,
+            retry,
+            resolution,
+            message.actor,
+            micros(message.at),
+            appended_at,
+        )
+    ]
+
+
+def notifications_rows(message: Message[Any], appended_at: int) -> list[NotificationRow]:
+    """One row: what became of a message to a customer."""
+    message_id = detail = ""
+    match message.data:
+        case NoticeSent():
+            outcome, message_id = "sent", message.data.message_id
+        case NoticeSkipped():
+            outcome, detail = "skipped", message.data.reason
+        case NoticeFailed():
+            outcome, message_id, detail = "failed", message.data.message_id, message.data.error
+        case other:
+            raise ValueError(f"a {type(other).__name__} is no outcome of a message to a customer")
+    return [
+        NotificationRow(
+            message.order_id or "",
+            message.data.event_id,
+            message.data.channel,
+            appended_at,
+            message.data.kind,
+            outcome,
+            message_id,
+            detail,
+            micros(message.at),
+            appended_at,
+        )
+    ]
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -37,6 +37,12 @@ def _state(message: Envelope) -> Message[OrderState]:
     return message
 
 
+def _message(message: Envelope) -> Message[Any]:
+    if not isinstance(message, Message):
+        raise ValueError(f"a {type(message.data).__name__} is no message of this topic")
+    return message
+
+
 VIEWS = {
     view.name: view
     for view in (
@@ -75,6 +81,24 @@ VIEWS = {
             rows.AddressRow._fields,
             lambda row: (row.order_id, row.kind),
             lambda message, _, at, opener: rows.personal_rows(_state(message), at, opener),
+        ),
+        View(
+            "exceptions",
+            "oms",
+            "exceptions",
+            "exceptions",
+            rows.ExceptionRow._fields,
+            lambda row: (row.exception_id, row.message_id),
+            lambda message, _, at, __: rows.exceptions_rows(_message(message), at),
+        ),
+        View(
+            "notifications",
+            "oms",
+            "notifications",
+            "notification.events",
+            rows.NotificationRow._fields,
+            lambda row: (row.order_id, row.event_id, row.channel),
+            lambda message, _, at, __: rows.notifications_rows(_message(message), at),
         ),
     )
 }

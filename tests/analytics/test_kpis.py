@@ -64,7 +64,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     with clickhouse(folder, port):
         here = Settings(data_dir=folder, clickhouse_url=f"http://127.0.0.1:{port}")
         with connect(here) as client:
-            assert migrate(client) == ["0001_views"]
+            assert migrate(client) == ["0001_views", "0002_exceptions_notifications"]
             fill(client, histories())
         yield here
 
@@ -236,7 +236,7 @@ def test_sql_only_reads(settings: Settings, query: str, sentence: str, format: c
     with pytest.raises(UserError, match=sentence):
         cli.sql(settings, query, format)
     with connect(settings) as client:
-        assert client.query("SELECT count() FROM oms.migrations FINAL").result_rows == [(1,)]
+        assert client.query("SELECT count() FROM oms.migrations FINAL").result_rows == [(2,)]
 
 
 def test_clickhouse_away(settings: Settings) -> None:

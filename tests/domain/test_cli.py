@@ -124,8 +124,8 @@ def test_a_reused_pid_is_not_the_supervisor() -> None:
 def test_two_stacks_get_different_ports(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMS_PAYMENT_URL", "http://elsewhere:1")
     with stack.reserved_ports(0) as one, stack.reserved_ports(0) as two:
-        assert set(one) == set(two) == {"kafka", "clickhouse", "gateway"}
-        assert len({*one.values(), *two.values()}) == 6
+        assert set(one) == set(two) == {"kafka", "clickhouse", "gateway", "logistics-partners"}
+        assert len({*one.values(), *two.values()}) == 8
 
 
 def test_the_gateways_port_is_asked_for() -> None:

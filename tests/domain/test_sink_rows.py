@@ -12,7 +12,10 @@ import pytest
 from processors.sinks import rows
 from processors.sinks.views import VIEWS, newest
 from schemas.address import Sealed
+from schemas.base import Message, Payload
 from schemas.codec import encode
+from schemas.notification import NoticeFailed, NoticeSent, NoticeSkipped
+from schemas.operations import ExceptionOpened, ExceptionResolved, ExceptionRetried
 from tests.support.examples import T0, address
 from tests.support.histories import History
 
@@ -111,7 +114,8 @@ def test_who_was_forgotten_has_no_row_and_who_gave_no_address_neither() -> None:
 
 def test_nothing_personal_but_in_the_personal_view() -> None:
     story = told()
-    for view in VIEWS.values():
+    of_orders = [view for view in VIEWS.values() if view.topic in ("order.events", "order.states")]
+    for view in of_orders:
         messages: list[Any] = story.events if view.topic == "order.events" else story.states
         made = [row for m in messages for row in view.make(m, encode(m), AT, ada)]
         assert ("Lovelace" in str(made)) == (view.name == "personal"), view.name
@@ -128,6 +132,43 @@ def test_times_are_exact_to_the_microsecond() -> None:
     at = datetime(2026, 3, 2, 10, 0, 0, 123457, tzinfo=UTC)
     assert rows.micros(at + timedelta(microseconds=1)) - rows.micros(at) == 1
     assert rows.micros(datetime(1970, 1, 1, tzinfo=UTC)) == 0
+
+
+def said(data: Payload) -> Message[Any]:
+    return Message(id="m1", at=T0, actor="system:placement", correlation_id="c", order_id="o1", data=data)
+
+
+def test_an_exception_has_a_row_for_each_thing_said_of_it() -> None:
+    opened = ExceptionOpened(
+        exception_id="refund:1",
+        kind="refund_failed",
+        owner="payments",
+        detail="It said no.",
+        facts={"amount": "5"},
+        retry_topic="payment.commands",
+        retry_key="o1",
+        retry=b"\x00abc",
+    )
+    resolved = ExceptionResolved(exception_id="refund:1", resolution="by bank transfer")
+    told = [opened, ExceptionRetried(exception_id="refund:1"), resolved]
+    found = [row for data in told for row in rows.exceptions_rows(said(data), AT)]
+    assert [row.what for row in found] == ["opened", "retried", "resolved"]
+    assert {(row.exception_id, row.order_id, row.message_id) for row in found} == {("refund:1", "o1", "m1")}
+    assert (found[0].facts, found[0].retry_topic, found[0].retry) == ({"amount": "5"}, "payment.commands", "AGFiYw==")
+    assert found[2].resolution == "by bank transfer"
+
+
+@pytest.mark.parametrize(
+    ("data", "outcome", "detail"),
+    [
+        (NoticeSent(kind="shipped", event_id="e", channel="sms", message_id="<m>", language="de"), "sent", ""),
+        (NoticeSkipped(kind="shipped", event_id="e", channel="sms", reason="opted_out"), "skipped", "opted_out"),
+        (NoticeFailed(kind="shipped", event_id="e", channel="sms", message_id="<m>", error="550"), "failed", "550"),
+    ],
+)
+def test_a_message_to_a_customer_is_a_row_with_its_outcome(data: Payload, outcome: str, detail: str) -> None:
+    (row,) = rows.notifications_rows(said(data), AT)
+    assert (row.order_id, row.event_id, row.channel, row.outcome, row.detail) == ("o1", "e", "sms", outcome, detail)
 
 
 def test_versions_count_from_one() -> None:

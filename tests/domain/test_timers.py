@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 from processors.kit import Incoming, Outgoing
 from processors.timers import wheel
 from processors.timers.processor import EFFORT, MOST, handle
-from schemas.base import Message, Payload
+from schemas import commands as c
+from schemas.base import Command, Message, Payload
 from schemas.codec import decode, encode
 from schemas.commands import ExpirePayment
-from schemas.payment import QueryPayment
+from schemas.logistics import RedeliverShipment
+from schemas.payment import QueryPayment, Reconcile
 from schemas.timers import CancelTimer, ContinueTimers, SetTimer, Tick
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -103,6 +105,7 @@ def test_payment_timeout_sends_the_order_an_expiry() -> None:
     assert fired.message.actor == "system:timers"
     assert fired.message.correlation_id == "c1"
     assert fired.message.causation_id == "m1"
+    assert isinstance(fired.message, Command)
     assert fired.message.at == due + LATE
     assert decode(encode(fired.message)) == fired.message
     assert shard.tick(due + seconds(5)) == []
@@ -116,6 +119,40 @@ def test_payment_query_asks_the_worker() -> None:
     [fired] = shard.tick(START)
     assert (fired.topic, fired.key) == ("payment.commands", "order-1")
     assert fired.message.data == QueryPayment(attempt_id="a1", amount=1290, currency="EUR", asked=3)
+    assert decode(encode(fired.message)) == fired.message
+
+
+@pytest.mark.parametrize(
+    ("kind", "generation", "args", "topic", "sends"),
+    [
+        ("abandoned_draft", "7", {}, "order.internal", c.AbandonDraft(version=7)),
+        ("review_deadline", "g", {}, "order.internal", c.ExpireReview(due_at=START)),
+        ("edit_timeout", "edit-1", {}, "order.internal", c.ExpireEdit(edit_id="edit-1")),
+        ("authorization_renewal", "a1", {}, "order.internal", c.RenewAuthorization(attempt_id="a1")),
+        ("begin_fulfilment", "g", {}, "order.internal", c.BeginFulfilment(due_at=START)),
+        (
+            "redelivery",
+            "g",
+            {"shipment_id": "s1", "attempt": "2"},
+            "shipping.commands",
+            RedeliverShipment(shipment_id="s1", attempt=2),
+        ),
+        (
+            "stuck",
+            "g",
+            {"status": "SHIPPED", "version": "9"},
+            "order.internal",
+            c.ReportStuck(status="SHIPPED", version=9),
+        ),
+        ("return_expiry", "RMA-1", {}, "order.internal", c.ExpireReturn(rma="RMA-1")),
+        ("reconcile", "3", {}, "reconciliation.commands", Reconcile(round=3)),
+    ],
+)
+def test_what_each_kind_sends(kind: str, generation: str, args: dict[str, str], topic: str, sends: Payload) -> None:
+    shard = Shard()
+    shard.send(SetTimer(timer_id="t", kind=kind, due_at=START, generation=generation, args=args), START)
+    [fired] = shard.tick(START)
+    assert (fired.topic, fired.key, fired.message.data) == (topic, "order-1", sends)
     assert decode(encode(fired.message)) == fired.message
 
 
@@ -135,6 +172,9 @@ def test_payment_query_asks_the_worker() -> None:
             "o",
             "ten",
         ),
+        (SetTimer(timer_id="x", kind="abandoned_draft", due_at=START, generation="g"), "o", "g"),
+        (SetTimer(timer_id="x", kind="redelivery", due_at=START, generation="g"), "o", "shipment_id"),
+        (SetTimer(timer_id="x", kind="stuck", due_at=START, generation="g", args={"status": "S"}), "o", "version"),
         (timeout("x", START), None, "order_id"),
     ],
 )

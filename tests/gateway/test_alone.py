@@ -99,6 +99,8 @@ def test_without_kafka_and_clickhouse(settings: Settings) -> None:
         "kafka",
         "replies",
         "catalogue",
+        "promotions",
+        "preferences",
         "clickhouse",
         "processes",
     }

@@ -82,7 +82,7 @@ def test_staff_act_for_a_customer_who_then_owns_the_order(shop: Shop) -> None:
     seen = shop.call("GET", f"{path}?min_version=2")
     assert seen.status_code == 200, seen.text
     assert seen.json()["billing_address"]["name"] == "Charles"
-    events = shop.call("GET", f"{path}/events").json()["items"]
+    events = shop.call("GET", f"{path}/events?min_version=2").json()["items"]
     assert [event["actor"] for event in events] == [f"staff:{shop.staff}"] * 2
 
 

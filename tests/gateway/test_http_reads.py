@@ -181,7 +181,15 @@ def test_operations(shop: Shop) -> None:
     ready = shop.call("GET", "/readyz", as_=None)
     assert ready.status_code == 200, ready.text
     dependencies = ready.json()["dependencies"]
-    assert {"kafka", "clickhouse", "catalogue", "replies", "processes"} == dependencies.keys()
+    assert {
+        "kafka",
+        "clickhouse",
+        "catalogue",
+        "promotions",
+        "preferences",
+        "replies",
+        "processes",
+    } == dependencies.keys()
     assert all(dependency["ready"] for dependency in dependencies.values())
     shop.draft(shop.product())
     problem(shop.call("GET", "/v1/nothing"), 404, "no-such-route")

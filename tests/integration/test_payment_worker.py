@@ -21,15 +21,23 @@ from schemas.base import Message, Payload
 from schemas.codec import decode, encode
 from schemas.operations import DeadLettered
 from schemas.payment import (
+    AuthorizePayment,
+    CapturePayment,
     ChargePayment,
+    PaymentAuthorized,
     PaymentCaptured,
+    PaymentCaptureFailed,
+    PaymentCaptureMade,
     PaymentDeclined,
     PaymentNotMade,
     PaymentRefunded,
     PaymentUnknown,
+    PaymentVoided,
+    PaymentVoidFailed,
     QueryPayment,
     RefundFailed,
     RefundPayment,
+    VoidPayment,
 )
 from tests.support.parts import free_port, oms_run, payment_provider, until
 
@@ -163,6 +171,10 @@ def charge(token: str = "pm_card_visa", amount: int = 1290, within: float = 60) 
     )
 
 
+def authorize(token: str = "pm_card_visa", amount: int = 1290, within: float = 60) -> AuthorizePayment:
+    return AuthorizePayment(**charge(token, amount, within).model_dump())
+
+
 @pytest.fixture
 def rig(broker: Settings, tmp_path: Path) -> Iterator[Rig]:
     made = Rig(broker, tmp_path)
@@ -218,6 +230,104 @@ def test_every_token_has_its_result(rig: Rig) -> None:
 
         assert worker.stop() < 5
         assert worker.exit_code == 0
+
+
+def test_an_authorization_is_made_captured_in_parts_and_voided(rig: Rig) -> None:
+    with rig.provider(), rig.worker():
+        order_id = str(uuid4())
+        command = authorize()
+        attempt = command.attempt_id
+        authorized = rig.ask(command, order_id)
+        assert isinstance(authorized, PaymentAuthorized)
+        assert (authorized.attempt_id, authorized.amount, authorized.currency) == (attempt, 1290, "EUR")
+        assert timedelta(days=6) < authorized.expires_at - datetime.now(UTC) < timedelta(days=8)
+        # The question does not say whether it was a charge or an authorization.
+        query = QueryPayment(attempt_id=attempt, amount=1290, currency="EUR", asked=1)
+        assert rig.ask(query, order_id) == authorized
+
+        capture = CapturePayment(attempt_id=attempt, capture_id=str(uuid4()), amount=500, currency="EUR")
+        made = rig.ask(capture, order_id)
+        assert isinstance(made, PaymentCaptureMade)
+        assert (made.attempt_id, made.capture_id, made.amount) == (attempt, capture.capture_id, 500)
+        assert rig.ask(capture, order_id) == made
+        too_much = capture.model_copy(update={"capture_id": str(uuid4()), "amount": 791})
+        assert rig.ask(too_much, order_id) == PaymentCaptureFailed(
+            attempt_id=attempt, capture_id=too_much.capture_id, amount=791, code="amount_exceeds_authorized"
+        )
+        assert rig.ask(VoidPayment(attempt_id=attempt), order_id) == PaymentVoided(attempt_id=attempt)
+        late = capture.model_copy(update={"capture_id": str(uuid4())})
+        failed = rig.ask(late, order_id)
+        assert isinstance(failed, PaymentCaptureFailed)
+        assert failed.code == "authorization_voided"
+        refund = RefundPayment(refund_id=str(uuid4()), attempt_id=attempt, amount=500, currency="EUR")
+        assert isinstance(rig.ask(refund, order_id), PaymentRefunded)
+        assert [(line["kind"], line["amount"]) for line in rig.ledger()] == [
+            ("authorization", 1290),
+            ("capture", 500),
+            ("void", 790),
+            ("refund", 500),
+        ]
+
+
+def test_authorizations_that_come_to_nothing(rig: Rig) -> None:
+    with rig.provider(), rig.worker():
+        declined = authorize("pm_card_chargeDeclined")
+        assert rig.ask(declined) == PaymentDeclined(attempt_id=declined.attempt_id, code="card_declined")
+        never = authorize(within=-1)
+        assert rig.ask(never) == PaymentNotMade(attempt_id=never.attempt_id)
+        nothing = VoidPayment(attempt_id=never.attempt_id)
+        assert rig.ask(nothing) == PaymentVoidFailed(attempt_id=never.attempt_id, code="authorization_not_found")
+
+        expired = authorize()
+        assert isinstance(rig.ask(expired), PaymentAuthorized)
+        httpx.post(f"{rig.url}/sandbox/authorizations/{expired.attempt_id}/expire").raise_for_status()
+        capture = CapturePayment(attempt_id=expired.attempt_id, capture_id=str(uuid4()), amount=1, currency="EUR")
+        failed = rig.ask(capture)
+        assert isinstance(failed, PaymentCaptureFailed)
+        assert failed.code == "authorization_expired"
+        query = QueryPayment(attempt_id=expired.attempt_id, amount=1290, currency="EUR", asked=1)
+        assert rig.ask(query) == PaymentDeclined(attempt_id=expired.attempt_id, code="authorization_expired")
+
+        unlucky = authorize("pm_sandbox_captureFails")
+        assert isinstance(rig.ask(unlucky), PaymentAuthorized)
+        failed = rig.ask(capture.model_copy(update={"attempt_id": unlucky.attempt_id, "capture_id": str(uuid4())}))
+        assert isinstance(failed, PaymentCaptureFailed)
+        assert failed.code == "capture_declined"
+
+
+def test_lost_answers_are_found_out_by_asking(rig: Rig) -> None:
+    late = "pm_sandbox_reportsLate"
+    with rig.provider(), rig.worker():
+        order_id = str(uuid4())
+        assert isinstance(rig.ask(charge(late)), PaymentCaptured)
+        command = authorize(late)
+        attempt = command.attempt_id
+        # With breaker and backoff: the provider fails every submission of this token.
+        assert isinstance(rig.ask(command, order_id), PaymentAuthorized)
+        capture = CapturePayment(attempt_id=attempt, capture_id=str(uuid4()), amount=500, currency="EUR")
+        assert isinstance(rig.ask(capture, order_id), PaymentCaptureMade)
+        refund = RefundPayment(refund_id=str(uuid4()), attempt_id=attempt, amount=100, currency="EUR")
+        assert isinstance(rig.ask(refund, order_id), PaymentRefunded)
+        assert rig.ask(VoidPayment(attempt_id=attempt), order_id) == PaymentVoided(attempt_id=attempt)
+
+
+def test_captures_voids_and_refunds_wait_out_an_outage(rig: Rig) -> None:
+    with rig.provider(), rig.worker():
+        orders = [(str(uuid4()), authorize()) for _ in range(3)]
+        for order_id, command in orders:
+            assert isinstance(rig.ask(command, order_id), PaymentAuthorized)
+        charged = charge()
+        assert isinstance(rig.ask(charged), PaymentCaptured)
+        (first, a), (second, b), _ = orders
+        rig.outage(3)
+        sent = [
+            rig.command(CapturePayment(attempt_id=a.attempt_id, capture_id="C", amount=9, currency="EUR"), first),
+            rig.command(VoidPayment(attempt_id=b.attempt_id), second),
+            rig.command(RefundPayment(refund_id=str(uuid4()), attempt_id=charged.attempt_id, amount=9, currency="EUR")),
+        ]
+        rig.send(*sent)
+        kinds = [type(rig.answer(command, 40).data) for command in sent]
+    assert kinds == [PaymentCaptureMade, PaymentVoided, PaymentRefunded]
 
 
 def test_after_its_time_a_charge_is_only_asked_about(rig: Rig) -> None:

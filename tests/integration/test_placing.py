@@ -16,9 +16,9 @@ def test_an_order_is_placed_and_paid(stack: Stack) -> None:
     paid = stack.settled(placed["id"])
     assert paid["status"] == "PAYMENT_CONFIRMED"
     # 3 × 10.00 net + 19 % + standard shipping of one started kilogram
-    assert paid["total"] == {"amount": "41.60", "currency": "EUR"}
+    assert paid["total"] == {"amount": "42.72", "currency": "EUR"}
     (charge,) = [entry for entry in stack.ledger() if entry["reference"] == placed["id"]]
-    assert (charge["amount"], charge["currency"], charge["status"]) == (4160, "EUR", "captured")
+    assert (charge["amount"], charge["currency"], charge["status"]) == (4272, "EUR", "captured")
     timeline = stack.call("GET", f"/v1/orders/{placed['id']}/events").json()["items"]
     assert [event["type"] for event in timeline] == [
         "OrderCreated",
@@ -115,7 +115,7 @@ def test_cancelling_a_paid_order_refunds_it(stack: Stack) -> None:
 
     stack.until(refunded, "the refund is completed")
     refunds = [e for e in stack.ledger() if e["kind"] == "refund" and e["reference"] == paid["id"]]
-    assert [entry["amount"] for entry in refunds] == [2970]
+    assert [entry["amount"] for entry in refunds] == [3082]
     stack.until(lambda: available(stack, mug) == 10, "the stock is back")
 
 

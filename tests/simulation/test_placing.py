@@ -15,6 +15,7 @@ from schemas import inventory as i
 from schemas.base import Event, Message, Payload
 from schemas.operations import DeadLettered, ExceptionOpened, ExceptionResolved
 from schemas.order import Order
+from schemas.policy import Policy
 from schemas.replies import CommandOutcome, Rejection, StockOutcome
 from tests.simulation.world import World
 from tests.support.examples import NAMES, POLICY, command, create, line
@@ -26,8 +27,8 @@ def order_id(n: int) -> str:
     return str(uuid5(NAMES, f"order {n}"))
 
 
-def stocked(seed: int, **stock: int) -> World:
-    world = World(seed)
+def stocked(seed: int, rules: Policy | None = None, **stock: int) -> World:
+    world = World(seed, rules=rules)
     for sku, units in stock.items():
         adjust(world, sku, units)
     world.settle()
@@ -275,9 +276,12 @@ def test_poison_on_each_topic_is_dead_lettered_whole(topic: str, key: Any, value
     world = stocked(1, MUG=10)
     world.write(topic, key, value)
     world.settle()
-    (letter,) = world.messages("dead.letters")
-    assert (letter.topic, letter.value) == (topic, value)
-    assert letter.key == (key.encode() if isinstance(key, str) else key)
+    letters = world.messages("dead.letters")
+    readers = [name for name, spec in world.topology.processors.items() if topic in spec.inputs]
+    assert sorted(letter.processor for letter in letters) == sorted(readers)
+    for letter in letters:
+        assert (letter.topic, letter.value) == (topic, value)
+        assert letter.key == (key.encode() if isinstance(key, str) else key)
     send(world, 1, create(line("MUG", 1), submit=True))
     world.settle()
     assert order(world, 1).status == "PAYMENT_CONFIRMED"

@@ -8,23 +8,28 @@ Only what lies beyond a port is replaced: the log (lists), the state store (dict
 from __future__ import annotations
 
 import contextvars
+import importlib
 import random
 from collections import defaultdict
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any
 
 from quixstreams.context import set_message_context
 from quixstreams.models import MessageContext
 
-from processors.kit import Outgoing
+from processors.kit import Handler, Outgoing
 from runtime import dead_letters, kafka, topology
 from runtime.settings import Settings
-from runtime.streams import Runner, load_handler
+from runtime.streams import Runner
+from schemas import policy
 from schemas.base import Envelope, Message
 from schemas.codec import Undecodable, decode, encode
-from schemas.timers import SHARDS, Tick
+from schemas.policy import Policy
+from schemas.timers import Tick
 from tests.simulation.bank import Bank
+from tests.simulation.logistics import Logistics
 from tests.support.examples import T0
 
 PARTITIONS = 4
@@ -73,10 +78,18 @@ class Consumer:
 
 
 class World:
-    """`seed` decides every interleaving."""
+    """`seed` decides every interleaving. Without `logistics` nobody answers warehouse and carrier commands. `rules`:
+    the shop's policy, else that of the settings."""
 
-    def __init__(self, seed: int = 1, settings: Settings | None = None) -> None:
-        self.topology = topology.load()
+    def __init__(
+        self,
+        seed: int = 1,
+        settings: Settings | None = None,
+        logistics: Logistics | None = None,
+        rules: Policy | None = None,
+    ) -> None:
+        self.topology = _topology()
+        rules = rules or (policy.load(settings.policy).scaled(settings.time_scale) if settings else _shipped())
         self.random = random.Random(seed)
         self.now = T0
         self.bank = Bank()
@@ -89,7 +102,7 @@ class World:
                 spec.inputs,
                 Runner(
                     name,
-                    load_handler(settings or Settings(), spec),
+                    _handler(spec.handler, rules),
                     [*spec.outputs, dead_letters.TOPIC],
                     parks=dead_letters.parks(self.topology, name),
                 ),
@@ -97,6 +110,9 @@ class World:
             for name, spec in self.topology.processors.items()
         ]
         self.consumers.append(Consumer("payment", ("payment.commands",), None))
+        self.logistics = logistics or Logistics()
+        if logistics is not None:
+            self.consumers.append(Consumer("logistics", ("warehouse.commands", "shipping.commands"), None))
         self.frozen: set[str] = set()
 
     # Writing and reading
@@ -132,9 +148,13 @@ class World:
             for partition in range(PARTITIONS)
             if consumer.positions[topic, partition] < len(self.log[topic][partition])
         ]
-        if not ready:
+        parcels = [] if "logistics" in self.frozen else self.logistics.busy()
+        if not ready and not parcels:
             return False
-        self._deliver(*self.random.choice(ready))
+        if parcels and self.random.randrange(len(ready) + len(parcels)) >= len(ready):
+            self._write(self.logistics.step(self.random.choice(parcels), self.now))
+        else:
+            self._deliver(*self.random.choice(ready))
         return True
 
     def _deliver(self, consumer: Consumer, topic: str, partition: int) -> None:
@@ -142,8 +162,7 @@ class World:
         record = self.log[topic][partition][offset]
         consumer.positions[topic, partition] = offset + 1
         if consumer.runner is None:
-            for output in self._pays(record):
-                self.write(output.topic, output.key, output.message)
+            self._write(self._answers(consumer.name, record))
             return
         store = Store(consumer.state[record.key or b""])
         context = contextvars.copy_context()
@@ -152,10 +171,15 @@ class World:
         for out in context.run(consumer.runner, record.value, record.key, stamp, record.headers, store):
             self._append(out.topic, out.key, out.value, out.headers)
 
-    def _pays(self, record: Written) -> list[Outgoing]:
+    def _answers(self, worker: str, record: Written) -> list[Outgoing]:
         message = record.message
         assert isinstance(message, Message)
-        return self.bank.handle(message, self.now)
+        outside = self.bank if worker == "payment" else self.logistics
+        return outside.handle(message, self.now)
+
+    def _write(self, outputs: list[Outgoing]) -> None:
+        for output in outputs:
+            self.write(output.topic, output.key, output.message)
 
     def settle(self, limit: int = 200_000) -> None:
         """Run until nobody has anything to do."""
@@ -165,9 +189,15 @@ class World:
         raise AssertionError(f"still busy after {limit} messages")
 
     def pass_time(self, seconds: float) -> None:
-        """Move the clock, tick every shard once, and settle."""
+        """Move the clock, tick, and settle."""
+        self.tick(seconds)
+        self.settle()
+
+    def tick(self, seconds: float) -> None:
+        """Move the clock, and tell every shard that ever had a timer."""
         self.now += timedelta(seconds=seconds)
-        for shard in range(SHARDS):
+        keys = {record.key for record in self.records("timer.commands")}
+        for shard in sorted(int(key) for key in keys if key is not None and key.isdigit()):
             tick: Message[Any] = Message(
                 id=f"tick-{shard}-{self.now.timestamp()}",
                 at=self.now,
@@ -176,4 +206,20 @@ class World:
                 data=Tick(source="world"),
             )
             self.write("timer.ticks", str(shard), tick)
-        self.settle()
+
+
+def _handler(place: str, rules: Policy) -> Handler:
+    module, _, name = place.partition(":")
+    made: Handler = getattr(importlib.import_module(module), name)(rules)
+    return made
+
+
+@cache
+def _topology() -> topology.Topology:
+    return topology.load()
+
+
+@cache
+def _shipped() -> Policy:
+    """Reading it takes longer than most lives."""
+    return policy.load()

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import orjson
 
 from processors.order.evolve import evolve
+from processors.order.refunding import share
+from schemas import events as e
 from schemas.base import Event
 from schemas.inventory import StockLevel
 from schemas.order import Order, OrderState, OrderStatus
+from schemas.promotion import PromotionLevel
 from tests.support.stack import Stack
 
 LEGAL = {
@@ -20,19 +25,43 @@ LEGAL = {
     ("DRAFT", "CANCELLED"),
     ("PENDING_PAYMENT", "PAYMENT_CONFIRMED"),
     ("PENDING_PAYMENT", "CANCELLED"),
+    ("PAYMENT_CONFIRMED", "PROCESSING"),
     ("PAYMENT_CONFIRMED", "CANCELLED"),
+    ("PROCESSING", "SHIPPED"),
+    ("PROCESSING", "CANCELLED"),
+    ("SHIPPED", "PROCESSING"),
+    ("SHIPPED", "DELIVERED"),
+    ("DELIVERED", "REFUND_REQUESTED"),
+    ("DELIVERED", "REFUNDED"),
+    ("REFUND_REQUESTED", "DELIVERED"),
+    ("REFUND_REQUESTED", "REFUNDED"),
 }
-"""The epic's state machine, as far as this release goes."""
+"""The epic's state machine; besides, staff may give everything back without a return."""
+LIVES = frozenset(OrderStatus) - {OrderStatus.DRAFT, OrderStatus.CANCELLED}
+"""An order in one of these holds stock for what it has still to ship, and the promotions it was placed with."""
+PAID = LIVES - {OrderStatus.PENDING_PAYMENT}
 
 
 @dataclass
 class Books:
-    """orders: the fold of order.events. events: how many there are per order. adjusted: units put in, by SKU."""
+    """orders: the fold of order.events. events: how many there are per order. By SKU and pool (`sku#pool`): adjusted,
+    units put in; moved, what the ledger of stock says by kind; left and came_back, what the orders' events say of
+    parcels and returns. left_late: orders of which cancelled units left all the same, as an exception says."""
 
     orders: dict[str, Order] = field(default_factory=dict)
     events: Counter[str] = field(default_factory=Counter)
     adjusted: Counter[str] = field(default_factory=Counter)
     levels: dict[str, StockLevel] = field(default_factory=dict)
+    moved: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    left: Counter[str] = field(default_factory=Counter)
+    came_back: Counter[str] = field(default_factory=Counter)
+    promotions: dict[str, PromotionLevel] = field(default_factory=dict)
+    left_late: set[str] = field(default_factory=set)
+
+    @property
+    def ours(self) -> Iterator[Order]:
+        """Those that were not imported: for these nothing was charged and nothing moved."""
+        return (order for order in self.orders.values() if not order.imported)
 
 
 def read_books(stack: Stack) -> Books:
@@ -49,29 +78,51 @@ def read_books(stack: Stack) -> Books:
         assert before is None or event.occurred_at >= before.updated_at
         after = evolve(before, event)
         step = (before.status if before else None, after.status)
-        assert step[0] == step[1] or step in LEGAL, step
+        assert step[0] == step[1] or step in LEGAL, (event.order_id, type(event.data).__name__, step)
         assert record.value is not None
         digest = hashlib.sha256(record.value).hexdigest()
         books.orders[event.order_id] = after.model_copy(update={"last_hash": digest})
         books.events[event.order_id] += 1
+        if not event.imported:
+            _count_goods(books, event)
     for record in stack.read("inventory.levels"):
         if record.message is not None and record.key is not None:
             books.levels[record.key.decode()] = record.message.data
+    for record in stack.read("promotion.levels"):
+        if record.message is not None and record.key is not None:
+            books.promotions[record.key.decode()] = record.message.data
+    for record in stack.read("exceptions"):
+        if record.message is not None and getattr(record.message.data, "kind", None) == "shipped_after_cancel":
+            books.left_late.add(str(record.message.order_id))
     seen = set()
     for record in stack.read("inventory.events"):
         if record.message is None or record.message.id in seen:
             continue
         seen.add(record.message.id)
         moved = record.message.data
-        if moved.kind == "adjusted":
-            books.adjusted[f"{moved.sku}#{moved.pool}"] += moved.quantity
+        books.moved[moved.kind][f"{moved.sku}#{moved.pool}"] += moved.quantity
+    books.adjusted = books.moved["adjusted"]
     return books
+
+
+def _count_goods(books: Books, event: Event[Any]) -> None:
+    match event.data:
+        case e.OrderShipmentDispatched(lines=lines, redelivery=False):
+            for x in lines:
+                books.left[f"{x.sku}#main"] += x.quantity
+        case e.OrderShipmentLost(lines=lines, reason=reason) if reason != "lost":
+            for x in lines:
+                books.came_back[f"{x.sku}#main"] += x.quantity
+        case e.OrderReturnInspected(items=items):
+            for item in items:
+                books.came_back[f"{item.sku}#main"] += item.quantity
 
 
 def assert_balanced(stack: Stack) -> Books:
     """Guarantees 2 to 5 on everything the stack has ever done. Call it when nothing is under way."""
     books = read_books(stack)
     _assert_stock(books)
+    _assert_promotions(books)
     _assert_money(stack, books)
     stack.until(lambda: _views_lag(stack, books), "the views have caught up", 60)
     _assert_views(stack, books)
@@ -79,38 +130,96 @@ def assert_balanced(stack: Stack) -> Books:
 
 
 def _assert_stock(books: Books) -> None:
+    """Nothing appears or vanishes; reserved is what orders have still to ship; what left and came back is what parcels
+    and returns held."""
     held: Counter[str] = Counter()
-    for order in books.orders.values():
-        if order.status in (OrderStatus.PENDING_PAYMENT, OrderStatus.PAYMENT_CONFIRMED):
-            for line in order.lines:
-                held[f"{line.sku}#main"] += line.quantity
+    may_wait: Counter[str] = Counter()
+    units_left_late: Counter[str] = Counter()
+    for order in books.ours:
+        for line in order.lines if order.order_id in books.left_late else ():
+            units_left_late[f"{line.sku}#main"] += line.quantity
+        for line in order.lines if order.status in LIVES else ():
+            assert line.to_ship >= 0, order.order_id
+            held[f"{line.sku}#main"] += line.to_ship
+            may_wait[f"{line.sku}#main"] += line.to_ship if line.backorder else 0
     for key, level in books.levels.items():
+        gone = books.moved["lost"][key] + books.moved["written_off"][key]
+        back = books.moved["restocked"][key] + books.moved["written_off"][key]
         assert min(level.on_hand, level.reserved, level.shipped) >= 0, key
-        assert level.on_hand + level.reserved + level.shipped == books.adjusted[key], key
-        assert level.reserved + level.shipped == held[key], f"{key}: no reservation outlives its order"
+        assert level.on_hand + level.reserved + level.shipped == books.adjusted[key] - gone, key
+        assert level.shipped == books.moved["committed"][key] - back, key
+        assert held[key] - may_wait[key] <= level.reserved <= held[key], f"{key}: reserved is what orders wait for"
+        late = units_left_late[key]
+        left, out = books.left[key], books.moved["committed"][key]
+        assert left <= out <= left + late, f"{key}: what left was in parcels"
+        came_back = books.came_back[key]
+        assert came_back <= back <= came_back + late, f"{key}: what came back was in returns and parcels"
+    assert {key for key, units in (held + books.left).items() if units} <= set(books.levels)
+
+
+def _assert_promotions(books: Books) -> None:
+    """A code is used as often as orders have it (one that takes nothing off may or may not hold a use)."""
+    least: Counter[str] = Counter()
+    most: Counter[str] = Counter()
+    for order in books.ours:
+        for applied in order.promotions if order.status in LIVES else ():
+            most[applied.terms.code] += 1
+            least[applied.terms.code] += applied.amount > 0
+    for code, level in books.promotions.items():
+        assert least[code] <= level.used <= most[code], (
+            f"{code}: {level.used} uses, {least[code]} to {most[code]} orders"
+        )
+    assert set(most) <= set(books.promotions)
 
 
 def _assert_money(stack: Stack, books: Books) -> None:
-    """What the provider really did is what the orders say: at most one charge per attempt."""
+    """What the provider really did is what the orders say: at most one charge per attempt, captures within what was
+    authorized; and what was kept of an order is its price."""
     captured: Counter[str] = Counter()
     refunded: Counter[str] = Counter()
     charges: dict[str, list[int]] = defaultdict(list)
+    reserved: Counter[str] = Counter()
+    taken: Counter[str] = Counter()
     for entry in stack.ledger():
-        if entry["kind"] == "charge" and entry["status"] == "captured":
-            charges[entry["key"]].append(entry["amount"])
+        if entry["kind"] == "authorization" and entry["status"] == "authorized":
+            reserved[entry["attempt_id"]] += entry["amount"]
+        if entry["kind"] in ("charge", "capture") and entry["status"] == "captured":
+            charges[f"{entry['kind']}:{entry['key']}"].append(entry["amount"])
             captured[entry["reference"]] += entry["amount"]
+            taken[entry["attempt_id"]] += entry["amount"]
+            assert entry["kind"] == "charge" or taken[entry["attempt_id"]] <= reserved[entry["attempt_id"]], entry
         if entry["kind"] == "refund" and entry["status"] == "refunded":
             refunded[entry["reference"]] += entry["amount"]
     assert all(len(amounts) == 1 for amounts in charges.values()), "charged twice"
-    for order_id, order in books.orders.items():
+    for order in books.ours:
+        order_id = order.order_id
         assert captured[order_id] == order.captured, order_id
+        for payment in order.payments:
+            assert taken[payment.attempt_id] == payment.taken, order_id
+            assert 0 <= payment.refunded <= payment.taken, order_id
         done = sum(refund.amount for refund in order.refunds if refund.status == "completed")
         assert refunded[order_id] == done, order_id
         if order.status == OrderStatus.CANCELLED:
             assert order.captured == done, f"{order_id}: cancelled, and the money is not back"
-        if order.status == OrderStatus.PAYMENT_CONFIRMED:
-            assert order.captured == order.totals.total
+            assert all(payment.status != "authorized" for payment in order.payments), f"{order_id}: still reserved"
+        if order.status == OrderStatus.REFUNDED:
+            assert order.captured == done, f"{order_id}: refunded, and not all of it"
+        if order.status in PAID:
+            _assert_kept(order, order.captured - order.refunded)
     assert set(captured) <= set(books.orders), "money without an order"
+
+
+def _assert_kept(order: Order, kept: int) -> None:
+    """The price of what the customer has, to the cent. Less was taken where only a part was shipped of an authorized
+    order; of one with returns the condition of the goods decides."""
+    cancelled = sum(share(line.paid, 0, line.cancelled, line.quantity) for line in order.lines)
+    goodwill = sum(refund.amount for refund in order.refunds if refund.kept and refund.status != "failed")
+    price = order.totals.total - cancelled - goodwill
+    part = any(payment.status == "authorized" or payment.capturing for payment in order.payments)
+    if part or any(line.returned for line in order.lines):
+        assert 0 <= kept <= price, f"{order.order_id}: {kept} kept of {price}"
+    else:
+        assert kept == price, f"{order.order_id}: {kept} kept of {price}"
 
 
 def _views_lag(stack: Stack, books: Books) -> bool:

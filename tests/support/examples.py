@@ -9,7 +9,7 @@ from uuid import UUID, uuid5
 from schemas import commands as c
 from schemas.address import Address, Sealed
 from schemas.base import Command, Payload
-from schemas.order import Quote
+from schemas.order import PromotionTerms, Quote
 from schemas.policy import Policy, load
 
 POLICY: Policy = load()
@@ -39,9 +39,19 @@ def line(sku: str = "MUG", quantity: int = 1, price: int = 1000, **changes: Any)
     return c.NewLine(quote=quote(sku, price, **changes), quantity=quantity)
 
 
-def address(country: str = "DE", state: str | None = None) -> Address:
+POSTAL_CODES = {"AT": "1010", "GB": "BS6 5BZ", "JP": "604-8005", "NL": "1012 AB"}
+
+
+def address(country: str = "DE", state: str | None = None, postal_code: str | None = None) -> Address:
     sealed = Sealed(key_id="k1", nonce="bm9uY2U=", ciphertext="c2VjcmV0")
-    return Address(sealed=sealed, state=state, postal_code="10115", country=country)
+    postal_code = postal_code or POSTAL_CODES.get(country, "10115")
+    return Address(sealed=sealed, state=state, postal_code=postal_code, country=country)
+
+
+def terms(code: str = "SPRING", kind: str = "percentage", **changes: Any) -> PromotionTerms:
+    """A promotion: 10 % off everything, unless changed."""
+    values = {"percent": "10"} if kind == "percentage" else {}
+    return PromotionTerms(code=code, kind=kind, **{**values, **changes})
 
 
 def create(*lines: c.NewLine, **changes: Any) -> c.CreateOrder:

@@ -108,19 +108,34 @@ def kafka_broker(folder: Path) -> Iterator[Settings]:
 
 
 @contextmanager
-def payment_provider(folder: Path, port: int) -> Iterator[Child]:
-    """The sandbox provider, answering."""
+def payment_provider(folder: Path, port: int, **environment: str) -> Iterator[Child]:
+    """The sandbox provider, answering. Webhooks: OMS_GATEWAY_URL and OMS_WEBHOOK_SECRET."""
     arguments = ["sandbox.payment_provider", "--data-dir", str(folder), "--port", str(port)]
-    with child(arguments, folder / "provider.out") as provider:
-
-        def answers() -> bool:
-            try:
-                return httpx.get(f"http://127.0.0.1:{port}/healthz", timeout=2).status_code == 200
-            except httpx.TransportError:
-                return False
-
-        until(answers, "the payment provider answers")
+    with child(arguments, folder / "provider.out", **environment) as provider:
+        answering(provider, port)
         yield provider
+
+
+@contextmanager
+def logistics_partners(folder: Path, port: int, **environment: str) -> Iterator[Child]:
+    """The sandbox's warehouse and carrier, answering. Webhooks: OMS_GATEWAY_URL and OMS_WEBHOOK_SECRET."""
+    arguments = ["sandbox.logistics", "--data-dir", str(folder), "--port", str(port)]
+    with child(arguments, folder / "logistics.out", **environment) as partners:
+        answering(partners, port)
+        yield partners
+
+
+def answering(service: Child, port: int) -> None:
+    """Wait until a child answers at /healthz."""
+
+    def answers() -> bool:
+        assert service.exit_code is None, service.tail()
+        try:
+            return httpx.get(f"http://127.0.0.1:{port}/healthz", timeout=2).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    until(answers, f"the service at port {port} answers", 60)
 
 
 @contextmanager

@@ -84,7 +84,7 @@ def clickhouse(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
         yield process
 
 
-def spawn(module: str, *arguments: str, log: Path) -> subprocess.Popen[bytes]:
+def spawn(module: str, *arguments: str, log: Path, env: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
     """`python -m MODULE ARGUMENTS`, its output appended to `log`."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
@@ -93,7 +93,7 @@ def spawn(module: str, *arguments: str, log: Path) -> subprocess.Popen[bytes]:
             stdout=output,
             stderr=subprocess.STDOUT,
             cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, "PYTHONPATH": str(ROOT), **(env or {})},
         )
 
 

@@ -24,7 +24,7 @@ from gateway.auth import issue
 from runtime import health, kafka
 from runtime.run import die_with
 from runtime.settings import Settings
-from runtime.stack import read_stack, stack_settings
+from runtime.stack import read_report, read_stack, stack_settings
 from schemas.base import Envelope
 from schemas.codec import Undecodable, decode, encode
 from tests.support.infrastructure import infrastructure
@@ -121,13 +121,24 @@ class Stack:
             "prices": [{"amount": price, "currency": "EUR"}],
             "active": True,
         }
-        made = self.call("PUT", f"/v1/admin/products/{sku}", body, admin="clerk")
-        assert made.status_code in (200, 201), made.text
+        self.done("PUT", f"/v1/admin/products/{sku}", body)
         if stock:
-            moved = self.call("POST", f"/v1/admin/products/{sku}/stock", {"delta": stock, "reason": "t"}, admin="clerk")
-            assert moved.status_code == 200, moved.text
+            self.done("POST", f"/v1/admin/products/{sku}/stock", {"delta": stock, "reason": "t"})
         self.until(lambda: self._knows(sku, stock), f"the gateway knows {sku}")
         return sku
+
+    def done(self, method: str, path: str, body: Any, timeout: float = 60) -> dict[str, Any]:
+        """What staff asks for, asked again with the same key until it is answered for good."""
+        key = uuid4().hex
+
+        def answered() -> httpx.Response | None:
+            found = self.call(method, path, body, admin="clerk", key=key)
+            return None if found.status_code in (202, 503) else found
+
+        answer = self.until(answered, f"{method} {path} is answered", timeout)
+        assert answer.status_code in (200, 201), answer.text
+        result: dict[str, Any] = answer.json()
+        return result
 
     def _knows(self, sku: str, stock: int) -> bool:
         items = self.call("GET", "/v1/products").json()["items"]
@@ -231,9 +242,17 @@ class Stack:
     # Processes
 
     def pid(self, name: str) -> int:
-        report = health.read(self.data_dir, name, 0)
+        report = self._report(name)
         assert report is not None, f"{name} has never reported"
         return int(report["pid"])
+
+    def _report(self, name: str) -> dict[str, Any] | None:
+        """How a process says that it is; a service, which says nothing, as the supervisor sees it. None: it is away."""
+        found = health.read(self.data_dir, name, 0)
+        if found is None:
+            seen = read_report(self.data_dir)
+            found = seen.children.get(f"{name}-0") if seen else None
+        return found if found and found["pid"] else None
 
     def kill(self, name: str) -> int:
         """kill -9; gives the pid that died."""
@@ -245,7 +264,7 @@ class Stack:
         """Wait until a killed process is replaced and ready."""
 
         def ready() -> bool:
-            report = health.read(self.data_dir, name, 0)
+            report = self._report(name)
             return bool(report and report["pid"] != dead and report["state"] == "ready")
 
         self.until(ready, f"{name} is back", timeout)

@@ -51,7 +51,10 @@ def test_every_process_is_started_by_oms_run_after_the_topics_and_what_it_needs(
             assert service["depends_on"][need] == {"condition": "service_healthy"}, process.name
         assert service["healthcheck"]["test"], process.name
     assert services["apply"]["command"] == ["topology", "apply"]
-    assert services["payment-provider"]["command"] == ["run", "payment-provider"]
+    for name, service in load().services.items():
+        if service.run.startswith("sandbox."):
+            assert services[name]["command"] == ["run", name]
+            assert services[name]["healthcheck"]["test"], name
 
 
 def test_only_settings_that_exist_are_given() -> None:

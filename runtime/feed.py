@@ -22,6 +22,8 @@ from schemas.codec import Undecodable, decode, encode
 
 BATCH = 500
 RETRY_AFTER = 1.0
+SILENCE = 10.0
+"""Seconds without a message after which the broker is asked whether there is one."""
 METADATA_TIMEOUT = 5.0
 
 log = structlog.get_logger(__name__)
@@ -41,9 +43,14 @@ Take = Callable[[Sequence[Received]], None]
 Wanted = Callable[[bytes], bool]
 
 
+class Stuck(Exception):
+    """The broker has messages that the consumer does not get. Seen after a start under heavy load: librdkafka had lost
+    the thread of a broker, and said nothing."""
+
+
 class Feed:
     """`assign` picks partitions and offsets (it may ask the broker), `take` gets each batch, in the feed's thread.
-    `wanted` sorts out by key before anything is decoded."""
+    `wanted` sorts out by key before anything is decoded; `process` is whose dead letters these are."""
 
     def __init__(
         self,
@@ -53,7 +60,9 @@ class Feed:
         assign: Assign,
         take: Take,
         wanted: Wanted | None = None,
+        process: str = "gateway",
     ) -> None:
+        self._process = process
         self._settings = settings
         self._name = name
         self._producer = producer
@@ -62,6 +71,7 @@ class Feed:
         self._wanted = wanted
         self._stop = threading.Event()
         self._unread: set[tuple[str, int]] = set()
+        self._ends: dict[tuple[str, int], int] = {}
         self.caught_up = threading.Event()
         self.lag = 0
         self._thread = threading.Thread(target=self._run, name=f"feed-{name}", daemon=True)
@@ -83,7 +93,7 @@ class Feed:
             consumer = kafka.consumer(self._settings, f"oms-{self._name}", enable_partition_eof=True)
             try:
                 self._follow(consumer)
-            except KafkaException as error:
+            except (KafkaException, Stuck) as error:
                 log.warning("following topics again after an error", feed=self._name, error=str(error))
                 self._stop.wait(RETRY_AFTER)
             finally:
@@ -91,14 +101,17 @@ class Feed:
 
     def _follow(self, consumer: Consumer) -> None:
         partitions = self._assign(consumer)
+        self._ends = {}
         if not self.caught_up.is_set():
             self._unread = {(p.topic, p.partition) for p in partitions}
         consumer.assign(partitions)
-        measured = time.monotonic()
+        measured = heard = time.monotonic()
+        suspected: dict[tuple[str, int], int] = {}
         while not self._stop.is_set():
             # consume() alone would wait for a full batch; what is there already is taken with the first message.
             first = consumer.poll(0.2)
             if first is not None:
+                heard = time.monotonic()
                 batch = self._received([first, *consumer.consume(BATCH, timeout=0)])
                 if batch:
                     self._take(batch)
@@ -108,6 +121,12 @@ class Feed:
             if time.monotonic() - measured > 1:
                 measured = time.monotonic()
                 self.lag = _lag(consumer, partitions)
+            if time.monotonic() - heard > SILENCE:
+                heard = time.monotonic()
+                behind = self._behind(consumer, partitions)
+                if behind and behind == suspected:
+                    raise Stuck(f"{len(behind)} partition(s) do not get on")
+                suspected = behind
 
     def _received(self, records: Sequence[Any]) -> list[Received]:
         batch = []
@@ -116,12 +135,13 @@ class Feed:
             if error is not None:
                 if error.code() == KafkaError._PARTITION_EOF:
                     self._unread.discard((record.topic(), record.partition()))
+                    self._ends[record.topic(), record.partition()] = record.offset()
                     continue
                 raise KafkaException(error)
             key = record.key() or b""
             if self._wanted is not None and not self._wanted(key):
                 continue
-            if not dead_letters.for_me(record.headers(), "gateway"):
+            if not dead_letters.for_me(record.headers(), self._process):
                 continue
             value = record.value()
             try:
@@ -131,9 +151,20 @@ class Feed:
                 self._dead_letter(record, undecodable)
         return batch
 
+    def _behind(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> dict[tuple[str, int], int]:
+        """Partitions that go on after what was told to be their end (that end). The broker is asked; the marks of
+        transactions count, so that a position would not do."""
+        found = {}
+        for partition in partitions:
+            at = partition.topic, partition.partition
+            _, high = consumer.get_watermark_offsets(TopicPartition(*at), timeout=METADATA_TIMEOUT)
+            if high > (end := self._ends.get(at, 0)):
+                found[at] = end
+        return found
+
     def _dead_letter(self, record: Any, error: Exception) -> None:
         letter = dead_letters.dead_letter(
-            processor="gateway",
+            processor=self._process,
             topic=record.topic(),
             partition=record.partition(),
             offset=record.offset(),

@@ -1,0 +1,119 @@
+"""Where and how a customer wants to be told about orders."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Annotated, Any, Literal
+
+import uuid_utils
+from fastapi import APIRouter, Path
+from pydantic import AfterValidator, Field, model_validator
+from starlette.responses import Response
+
+from gateway.call import AnyCall, Call, reply
+from gateway.models import Body, CustomerId, text
+from gateway.preferences import TOPIC
+from gateway.problems import not_found, unavailable
+from processors.notification.notices import OPTIONAL, TRANSACTIONAL
+from schemas.base import Message
+from schemas.notification import Preferences
+
+router = APIRouter(prefix="/v1/customers", tags=["customers"])
+
+CONTACTS = {"email": "email", "sms": "phone", "webhook": "webhook_url", "push": "push_token"}
+_EMAIL = re.compile(r"[^@\s,;<>\"]{1,64}@[^@\s,;<>\"]{1,190}\.[^@\s,;<>\".]{2,63}")
+
+
+def _email(address: str) -> str:
+    if _EMAIL.fullmatch(address) is None:
+        raise ValueError("must be an e-mail address")
+    return address
+
+
+def _optional(kind: str) -> str:
+    if kind in TRANSACTIONAL:
+        raise ValueError(
+            f"{kind} belongs to the contract and is always sent; optional are {', '.join(sorted(OPTIONAL))}"
+        )
+    if kind not in OPTIONAL:
+        raise ValueError(f"there is no message of kind {kind}; optional are {', '.join(sorted(OPTIONAL))}")
+    return kind
+
+
+class PreferencesBody(Body):
+    email: Annotated[str, text(254), AfterValidator(_email)] | None = None
+    phone: Annotated[str, text(20, r"^\+[1-9]\d{6,14}$"), Field(description="E.164")] | None = None
+    webhook_url: Annotated[str, text(500, r"^https?://\S+$")] | None = None
+    push_token: Annotated[str, text(500, r"^\S+$")] | None = None
+    channel: Literal["email", "sms", "webhook", "push"] = "email"
+    language: Annotated[str, Field(pattern=r"^[a-z]{2}$", description="ISO 639-1; without words in it: English")] = "en"
+    opt_outs: Annotated[
+        list[Annotated[str, AfterValidator(_optional)]], Field(max_length=50, description="kinds of messages")
+    ] = []
+
+    @model_validator(mode="after")
+    def _reachable(self) -> PreferencesBody:
+        if getattr(self, CONTACTS[self.channel]) is None:
+            raise ValueError(f"channel {self.channel} needs {CONTACTS[self.channel]}")
+        return self
+
+
+@router.put("/{customer_id}/preferences")
+async def put_preferences(call: AnyCall, customer_id: Annotated[CustomerId, Path()], body: PreferencesBody) -> Response:
+    """Replace them. What names or reaches a person is sealed before it is stored."""
+    _own(call, customer_id)
+    contact = body.model_dump(include=set(CONTACTS.values()))
+    wishes = Preferences(
+        customer_id=customer_id,
+        contact=await call.parts.addresses.seal_data(customer_id, contact),
+        channel=body.channel,
+        language=body.language,
+        opt_outs=tuple(sorted(set(body.opt_outs))),
+    )
+    message: Message[Any] = Message(
+        id=str(uuid_utils.uuid7()),
+        at=datetime.now(UTC),
+        actor=call.caller.actor,
+        correlation_id=call.correlation_id,
+        data=wishes,
+    )
+    seen = call.parts.preferences.seen(message.id)
+    try:
+        async with asyncio.timeout(call.parts.settings.command_timeout):
+            await call.parts.bus.produce(TOPIC, customer_id, message)
+            await seen
+    except TimeoutError:
+        raise unavailable("kafka-unavailable", "This can't be stored at the moment.") from None
+    finally:
+        seen.cancel()
+    return reply(_shown(wishes, contact))
+
+
+@router.get("/{customer_id}/preferences")
+async def get_preferences(call: AnyCall, customer_id: Annotated[CustomerId, Path()]) -> Response:
+    _own(call, customer_id)
+    if not call.parts.preferences.loaded:
+        raise unavailable("preferences-loading", "The preferences are still being loaded.")
+    wishes = call.parts.preferences.of(customer_id)
+    if wishes is None:
+        raise not_found("There are no preferences of this customer yet.")
+    contact = await call.parts.addresses.open_data(wishes.contact)
+    return reply(_shown(wishes, contact or {}), HTTPStatus.OK)
+
+
+def _own(call: Call, customer_id: str) -> None:
+    if not call.caller.staff and call.caller.id != customer_id:
+        raise not_found("There is no such customer.")
+
+
+def _shown(wishes: Preferences, contact: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "customer_id": wishes.customer_id,
+        **{name: contact.get(name) for name in CONTACTS.values()},
+        "channel": wishes.channel,
+        "language": wishes.language,
+        "opt_outs": wishes.opt_outs,
+    }

@@ -1,0 +1,303 @@
+"""The document that `oms import` reads, one JSON object a line, and the command that it becomes.
+
+Pure: sealing of addresses is handed in. Amounts are decimal texts in the order's currency; times are RFC 3339 with
+their zone. docs/import.md shows it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+from uuid import UUID, uuid5
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from processors.order.names import payment_attempt_id, refund_id
+from schemas import commands as c
+from schemas.address import Address
+from schemas.base import Payload
+from schemas.money import CurrencyCode, to_minor
+from schemas.order import CancellationReason, Line, ShipmentLine, Totals
+
+NAMESPACE = UUID("0b5f0b0e-6c0a-5d0a-9d0a-6a1d1b1c1e1f")
+
+Text = Annotated[str, Field(min_length=1, max_length=200)]
+Amount = Annotated[str, Field(pattern=r"^\d{1,15}(\.\d{1,4})?$", examples=["129.90"])]
+SealAddress = Callable[[str, "PastAddress"], Address]
+"""(customer id, address in clear) → the address as messages carry it."""
+
+
+class Document(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PastAddress(Document):
+    name: Text
+    street_address: Text
+    city: Text
+    state: Text | None = None
+    postal_code: Text | None = None
+    country: Annotated[str, Field(pattern=r"^[A-Z]{2}$")]
+
+
+class PastItem(Document):
+    """A line as it was sold. `line_total` = quantity × unit_price unless told; `discount` and `tax` are the line's."""
+
+    sku: Text
+    product_id: Text | None = None
+    name: Text
+    category: Text = "other"
+    tax_category: Text = "standard"
+    weight_grams: Annotated[int, Field(ge=0)] = 0
+    quantity: Annotated[int, Field(ge=1, le=1_000_000)]
+    unit_price: Amount
+    line_total: Amount | None = None
+    discount: Amount = "0"
+    tax: Amount = "0"
+
+
+class PastPayment(Document):
+    at: AwareDatetime
+    status: Literal["captured", "declined"]
+    amount: Amount | None = Field(default=None, description="default: the order's total")
+    reference: Text = "imported"
+
+
+class PastShipmentItem(Document):
+    item: Annotated[int, Field(ge=0, description="index into items")]
+    quantity: Annotated[int, Field(ge=1)]
+
+
+class PastShipment(Document):
+    """Without `items` it holds all there is."""
+
+    shipped_at: AwareDatetime
+    delivered_at: AwareDatetime | None = None
+    carrier: Text = "unknown"
+    tracking_number: Text = "unknown"
+    tracking_url: Text = "about:blank"
+    items: list[PastShipmentItem] = []
+
+
+class PastRefund(Document):
+    at: AwareDatetime
+    amount: Amount
+    reason: Text = "refund"
+    reference: Text = "imported"
+
+
+class PastCancellation(Document):
+    at: AwareDatetime
+    reason: CancellationReason = CancellationReason.STAFF
+    comment: Text | None = None
+
+
+class PastReview(Document):
+    at: AwareDatetime
+    score: Annotated[int, Field(ge=1, le=5)]
+    comment: Annotated[str, Field(max_length=2000)] | None = None
+
+
+class PastOrder(Document):
+    """One order of another system, with all that happened to it. subtotal − discount + tax + shipping = total, where
+    `tax` and the other sums are made of the items unless `shipping_tax` adds to it; `total` is checked."""
+
+    id: Text
+    customer_id: Annotated[str, Field(min_length=1, max_length=128)]
+    currency: CurrencyCode
+    created_at: AwareDatetime
+    submitted_at: AwareDatetime | None = None
+    items: Annotated[list[PastItem], Field(min_length=1, max_length=500)]
+    shipping: Amount = "0"
+    shipping_tax: Amount = "0"
+    total: Amount
+    shipping_address: PastAddress | None = None
+    billing_address: PastAddress | None = None
+    shipping_method: Text | None = None
+    payments: list[PastPayment] = []
+    shipments: list[PastShipment] = []
+    cancelled: PastCancellation | None = None
+    refunds: list[PastRefund] = []
+    review: PastReview | None = None
+
+
+class Unfit(ValueError):
+    """The document is well-formed, but can't be meant; `field` is the place in it."""
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(problem)
+        self.field = field
+
+
+MinorOf = Callable[[str, str], int]
+"""(amount, its place in the document) → minor units."""
+
+
+def order_id_of(source: str, external_id: str) -> str:
+    """The same order of the same source is the same order here, however often it is imported."""
+    return str(uuid5(NAMESPACE, f"{source}\n{external_id}"))
+
+
+def command_of(source: str, past: PastOrder, seal: SealAddress) -> c.ImportOrder:
+    """The command for [order]. Unfit: an amount has more digits than its currency, or an index leads nowhere."""
+
+    def minor(amount: str, field: str) -> int:
+        try:
+            return to_minor(amount, past.currency)
+        except ValueError as error:
+            raise Unfit(field, str(error)) from error
+
+    lines = tuple(_line(n, item, minor) for n, item in enumerate(past.items))
+    subtotal = sum(line.line_total for line in lines)
+    discount = sum(line.discount for line in lines)
+    tax = sum(line.tax for line in lines) + minor(past.shipping_tax, "shipping_tax")
+    totals = Totals(
+        subtotal=subtotal,
+        discount=discount,
+        tax=tax,
+        shipping=minor(past.shipping, "shipping"),
+        shipping_tax=minor(past.shipping_tax, "shipping_tax"),
+        total=minor(past.total, "total"),
+    )
+    shipping, billing = past.shipping_address, past.billing_address
+    return c.ImportOrder(
+        source=source,
+        external_id=past.id,
+        customer_id=past.customer_id,
+        currency=past.currency,
+        created_at=past.created_at,
+        submitted_at=past.submitted_at,
+        lines=lines,
+        totals=totals,
+        shipping_address=shipping and seal(past.customer_id, shipping),
+        billing_address=billing and seal(past.customer_id, billing),
+        shipping_method=past.shipping_method,
+        steps=_Steps(order_id_of(source, past.id), past, lines, totals, minor).made(),
+    )
+
+
+def _line(n: int, item: PastItem, minor: MinorOf) -> Line:
+    where = f"items[{n}]"
+    unit_price = minor(item.unit_price, f"{where}.unit_price")
+    total = None if item.line_total is None else minor(item.line_total, f"{where}.line_total")
+    return Line(
+        line_id=f"L{n + 1}",
+        product_id=item.product_id or item.sku,
+        sku=item.sku,
+        name=item.name,
+        category=item.category,
+        tax_category=item.tax_category,
+        weight_grams=item.weight_grams,
+        quantity=item.quantity,
+        unit_price=unit_price,
+        line_total=unit_price * item.quantity if total is None else total,
+        discount=minor(item.discount, f"{where}.discount"),
+        tax=minor(item.tax, f"{where}.tax"),
+    )
+
+
+class _Steps:
+    """What happened after submission, as commands in the order of their times."""
+
+    def __init__(self, order_id: str, past: PastOrder, lines: tuple[Line, ...], totals: Totals, minor: MinorOf) -> None:
+        self._order_id = order_id
+        self._past = past
+        self._lines = lines
+        self._totals = totals
+        self._minor = minor
+        self._steps: list[c.PastStep] = []
+
+    def made(self) -> tuple[c.PastStep, ...]:
+        captured = self._payments()
+        self._shipments(captured is not None)
+        self._end(captured)
+        if (review := self._past.review) is not None:
+            self._add(
+                review.at, f"customer:{self._past.customer_id}", "review",
+                c.AnswerSurvey(score=review.score, comment=review.comment),
+            )  # fmt: skip
+        # Stable: what is told first happens first where times are equal.
+        return tuple(sorted(self._steps, key=lambda step: step.at))
+
+    def _payments(self) -> str | None:
+        """The id of the attempt that was captured."""
+        captured = None
+        for n, payment in enumerate(self._past.payments, start=1):
+            attempt_id, where = payment_attempt_id(self._order_id, n), f"payments[{n - 1}]"
+            if n > 1:
+                self._add(payment.at, SYSTEM, where, c.PayOrder(payment_token="imported"))  # noqa: S106
+            if payment.status == "declined":
+                self._add(payment.at, SYSTEM, where, c.FailPayment(attempt_id=attempt_id, code="declined"))
+                continue
+            amount = self._totals.total if payment.amount is None else self._minor(payment.amount, f"{where}.amount")
+            confirm = c.ConfirmPayment(attempt_id=attempt_id, amount=amount, provider_ref=payment.reference)
+            self._add(payment.at, SYSTEM, where, confirm)
+            captured = attempt_id
+        return captured
+
+    def _shipments(self, paid: bool) -> None:
+        left = {line.line_id: line.quantity for line in self._lines}
+        shipments = sorted(enumerate(self._past.shipments), key=lambda found: found[1].shipped_at)
+        for n, (index, shipment) in enumerate(shipments):
+            where = f"shipments[{index}]"
+            units: dict[str, int] = {}
+            for i, item in enumerate(shipment.items):
+                if item.item >= len(self._lines):
+                    field = f"{where}.items[{i}].item"
+                    raise Unfit(field, f"There is no item {item.item}: there are {len(self._lines)}, from 0 on.")
+                units[self._lines[item.item].line_id] = item.quantity
+            parcel = units or {line_id: quantity for line_id, quantity in left.items() if quantity > 0}
+            skus = {line.line_id: line.sku for line in self._lines}
+            lines = tuple(
+                ShipmentLine(line_id=line_id, sku=skus[line_id], quantity=quantity)
+                for line_id, quantity in parcel.items()
+            )
+            for line_id, quantity in parcel.items():
+                left[line_id] -= quantity
+            shipment_id = str(uuid5(UUID(self._order_id), f"shipment {n + 1}"))
+            at = shipment.shipped_at
+            if n == 0 and paid:
+                self._add(at, SYSTEM, where, c.BeginFulfilment(due_at=at))
+            self._add(at, SYSTEM, where, c.PlanShipment(shipment_id=shipment_id, lines=lines))
+            ship = c.ShipShipment(
+                shipment_id=shipment_id,
+                carrier=shipment.carrier,
+                tracking_number=shipment.tracking_number,
+                tracking_url=shipment.tracking_url,
+            )
+            self._add(at, SYSTEM, where, ship)
+            if shipment.delivered_at is not None:
+                deliver = c.DeliverShipment(shipment_id=shipment_id)
+                self._add(shipment.delivered_at, SYSTEM, f"{where}.delivered_at", deliver)
+
+    def _end(self, captured: str | None) -> None:
+        if (cancelled := self._past.cancelled) is not None:
+            cancel = c.CancelOrder(reason=cancelled.reason, comment=cancelled.comment)
+            self._add(cancelled.at, STAFF, "cancelled", cancel)
+            if captured is not None:
+                # The cancellation gives everything back; the refunds that are told say when and under which reference.
+                last = max(self._past.refunds, key=lambda refund: refund.at, default=None)
+                done = c.CompleteRefund(
+                    refund_id=refund_id(captured, 1), provider_ref=last.reference if last else "imported"
+                )
+                self._add(max(cancelled.at, last.at) if last else cancelled.at, SYSTEM, "cancelled", done)
+            return
+        told = sorted(enumerate(self._past.refunds), key=lambda found: found[1].at)
+        for count, (index, refund) in enumerate(told, start=1):
+            where = f"refunds[{index}]"
+            if captured is None:
+                raise Unfit(where, "It gives money back that no payment has brought.")
+            give = c.RefundOrder(reason=refund.reason, amount=self._minor(refund.amount, f"{where}.amount"))
+            self._add(refund.at, STAFF, where, give)
+            done = c.CompleteRefund(refund_id=refund_id(captured, count), provider_ref=refund.reference)
+            self._add(refund.at, SYSTEM, where, done)
+
+    def _add(self, at: Any, actor: str, where: str, payload: Payload) -> None:
+        step = c.PastStep(
+            at=at, actor=actor, command=type(payload).__name__, payload=payload.model_dump_json(), where=where
+        )
+        self._steps.append(step)
+
+
+SYSTEM = "system:import"
+STAFF = "staff:import"

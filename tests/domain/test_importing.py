@@ -1,0 +1,188 @@
+"""History from another system: by the rules, all of it or nothing, and nobody acts on it."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from processors.order.decide import decide
+from processors.order.evolve import evolve
+from processors.order.history import PastOrder, Unfit, command_of, order_id_of
+from processors.order.importing import Past
+from schemas.base import Event
+from schemas.order import Order
+from schemas.replies import Rejection
+from tests.support.examples import POLICY, address, command
+
+HOME = {"name": "Ada", "street_address": "Torstr. 1", "city": "Berlin", "postal_code": "10119", "country": "DE"}
+DELIVERED: dict[str, Any] = {
+    "id": "4711",
+    "customer_id": "42",
+    "currency": "EUR",
+    "created_at": "2019-03-02T10:00:00Z",
+    "submitted_at": "2019-03-02T10:05:00Z",
+    "items": [{"sku": "MUG", "name": "A mug", "quantity": 2, "unit_price": "10.00", "tax": "3.80"}],
+    "shipping": "4.90",
+    "total": "28.70",
+    "shipping_address": HOME,
+    "billing_address": HOME,
+    "shipping_method": "dhl",
+    "payments": [{"at": "2019-03-02T10:06:00Z", "status": "captured", "reference": "ch_1"}],
+    "shipments": [{"shipped_at": "2019-03-03T10:00:00Z", "delivered_at": "2019-03-05T09:00:00Z", "carrier": "DHL"}],
+}
+
+
+def imported(**changes: Any) -> list[Past] | Rejection:
+    past = PastOrder.model_validate_json(json.dumps({**DELIVERED, **changes}))
+    data = command_of("old", past, lambda _, __: address())
+    asked = command(data, order_id=order_id_of("old", past.id), actor="staff:import")
+    found = decide(None, asked, POLICY)
+    if isinstance(found, Rejection):
+        return found
+    assert all(isinstance(one, Past) for one in found)
+    return [one for one in found if isinstance(one, Past)]
+
+
+def folded(story: list[Past] | Rejection) -> Order:
+    assert not isinstance(story, Rejection), story
+    order: Order | None = None
+    for version, past in enumerate(story, start=1):
+        event: Event[Any] = Event(
+            id="",
+            order_id="o",
+            version=version,
+            occurred_at=past.at,
+            actor=past.actor,
+            correlation_id="c",
+            causation_id="c",
+            previous_hash="",
+            data=past.payload,
+            imported=True,
+        )
+        order = evolve(order, event)
+    assert order is not None
+    return order
+
+
+def refusal(**changes: Any) -> Rejection:
+    found = imported(**changes)
+    assert isinstance(found, Rejection), found
+    return found
+
+
+def test_a_delivered_order_comes_with_its_own_times_and_prices() -> None:
+    story = imported()
+    order = folded(story)
+    assert (order.status, order.totals.total, order.captured, order.imported) == ("DELIVERED", 2870, 2870, True)
+    assert order.delivered_at == datetime(2019, 3, 5, 9, tzinfo=UTC)
+    assert [line.delivered for line in order.lines] == [2]
+    assert order.payments[0].provider_ref == "ch_1"
+    assert not isinstance(story, Rejection)
+    assert [type(past.payload).__name__ for past in story][-1] == "OrderImported"
+    assert story[0].at == datetime(2019, 3, 2, 10, tzinfo=UTC)
+
+
+def test_declined_attempts_refunds_and_a_review() -> None:
+    order = folded(
+        imported(
+            payments=[
+                {"at": "2019-03-02T10:05:10Z", "status": "declined"},
+                {"at": "2019-03-02T10:06:00Z", "status": "captured"},
+            ],
+            refunds=[
+                {"at": "2019-03-10T00:00:00Z", "amount": "5.00"},
+                {"at": "2019-03-12T00:00:00Z", "amount": "23.70", "reference": "re_2"},
+            ],
+            review={"at": "2019-03-11T00:00:00Z", "score": 2, "comment": "broken"},
+        )
+    )
+    assert order.status == "REFUNDED"
+    assert [p.status for p in order.payments] == ["declined", "captured"]
+    assert [(r.amount, r.status) for r in order.refunds] == [(500, "completed"), (2370, "completed")]
+    assert order.survey is not None
+    assert order.survey.score == 2
+
+
+def test_a_cancelled_order_gave_everything_back() -> None:
+    order = folded(imported(shipments=[], cancelled={"at": "2019-03-02T11:00:00Z", "reason": "changed_mind"}))
+    assert order.status == "CANCELLED"
+    assert order.captured == order.refunded == 2870
+
+
+def test_split_shipments() -> None:
+    order = folded(
+        imported(
+            shipments=[
+                {"shipped_at": "2019-03-03T10:00:00Z", "items": [{"item": 0, "quantity": 1}]},
+                {"shipped_at": "2019-03-04T10:00:00Z", "delivered_at": "2019-03-06T10:00:00Z"},
+            ]
+        )
+    )
+    assert (order.status, [line.shipped for line in order.lines], [line.delivered for line in order.lines]) == (
+        "SHIPPED",
+        [2],
+        [1],
+    )
+
+
+def test_a_draft_is_history_too() -> None:
+    order = folded(imported(submitted_at=None, payments=[], shipments=[]))
+    assert order.status == "DRAFT"
+
+
+@pytest.mark.parametrize(
+    ("changes", "type", "field"),
+    [
+        ({"total": "28.71"}, "amounts-differ", "total"),
+        ({"payments": []}, None, "shipments[0]"),
+        ({"refunds": [{"at": "2019-03-10T00:00:00Z", "amount": "28.71"}]}, None, "refunds[0]"),
+        ({"review": {"at": "2019-03-04T00:00:00Z", "score": 5}}, None, "review"),
+        ({"payments": [{"at": "2019-03-01T00:00:00Z", "status": "captured"}]}, "out-of-order", "payments[0]"),
+        (
+            {"shipments": [{"shipped_at": "2019-03-03T10:00:00Z", "items": [{"item": 0, "quantity": 3}]}]},
+            None,
+            "shipments[0]",
+        ),
+        ({"cancelled": {"at": "2019-03-06T00:00:00Z"}}, "cannot-cancel", "cancelled"),
+        ({"submitted_at": "2019-03-02T09:59:59Z"}, "out-of-order", "submitted_at"),
+        ({"refunds": [{"at": "2999-01-01T00:00:00Z", "amount": "1.00"}]}, "in-the-future", "refunds[0]"),
+    ],
+)
+def test_what_the_rules_forbid_is_refused_whole_at_its_place(changes: Any, type: str | None, field: str) -> None:
+    found = refusal(**changes)
+    assert found.field is not None
+    assert found.field.startswith(field)
+    assert type in (None, found.type)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"created_at": "2019-03-02T10:00:00"},
+        {"currency": "XXQ"},
+        {"items": []},
+        {"colour": "red"},
+        {"review": {"at": "2019-03-04T00:00:00Z", "score": 6}},
+    ],
+)
+def test_a_document_of_another_form_is_none(changes: Any) -> None:
+    with pytest.raises(ValidationError):
+        imported(**changes)
+
+
+def test_digits_and_indexes_are_checked() -> None:
+    with pytest.raises(Unfit, match="digits") as found:
+        imported(shipping="4.901")
+    assert found.value.field == "shipping"
+    with pytest.raises(Unfit, match="item 7") as found:
+        imported(shipments=[{"shipped_at": "2019-03-03T10:00:00Z", "items": [{"item": 7, "quantity": 1}]}])
+    assert found.value.field == "shipments[0].items[0].item"
+
+
+def test_the_same_order_of_the_same_source_has_one_id() -> None:
+    assert order_id_of("old", "1") == order_id_of("old", "1")
+    assert len({order_id_of("old", "1"), order_id_of("old", "2"), order_id_of("older", "1")}) == 3

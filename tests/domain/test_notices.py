@@ -1,0 +1,221 @@
+"""What customers are told of which event, in which words."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import uuid5
+
+import pytest
+
+from processors.kit import Incoming
+from processors.notification.notices import OPTIONAL, TRANSACTIONAL, Known, evolve, notice
+from processors.notification.processor import handle
+from processors.notification.templates import languages, render
+from schemas import events as e
+from schemas.base import Event, Payload
+from schemas.notification import NoticeLine, SendNotice
+from schemas.order import Line, ShipmentLine, Totals
+from tests.support.examples import NAMES, ORDER, T0, address, at
+
+LINES = (
+    Line(
+        line_id="L1",
+        product_id="p",
+        sku="MUG",
+        name="A mug",
+        category="home",
+        tax_category="standard",
+        weight_grams=400,
+        quantity=3,
+        unit_price=1000,
+        tax=570,
+        line_total=3000,
+    ),
+)
+TOTALS = Totals(subtotal=3000, tax=570, shipping=490, total=4060)
+CREATED = e.OrderCreated(number="ABCDE-FGHJK", customer_id="42", currency="EUR", lines=LINES, totals=TOTALS)
+SUBMITTED = e.OrderSubmitted(lines=LINES, totals=TOTALS, estimated_delivery="2026-03-06")
+PARCEL = (ShipmentLine(line_id="L1", sku="MUG", quantity=2),)
+DISPATCHED = e.OrderShipmentDispatched(
+    shipment_id="s1",
+    lines=PARCEL,
+    carrier="Parcels",
+    tracking_number="T-1",
+    tracking_url="https://track.example/T-1",
+    estimated_delivery="2026-03-07",
+)
+
+
+def told(*payloads: Payload, imported: bool = False) -> list[SendNotice]:
+    """The messages about an order with these events."""
+    known: Known | None = None
+    found = []
+    for version, payload in enumerate(payloads, start=1):
+        event: Event[Any] = Event(
+            id=str(uuid5(NAMES, f"event {version}")),
+            order_id=ORDER,
+            version=version,
+            occurred_at=at(version),
+            actor="customer:42",
+            correlation_id="c",
+            causation_id="c",
+            previous_hash="",
+            data=payload,
+            imported=imported,
+        )
+        known = evolve(known, event)
+        found.append(notice(known, event))
+    return [one for one in found if one is not None]
+
+
+def test_a_submission_is_confirmed_with_what_was_ordered() -> None:
+    (found,) = told(CREATED, SUBMITTED)
+    assert (found.kind, found.customer_id, found.order_number) == ("order_confirmation", "42", "ABCDE-FGHJK")
+    assert found.lines == (NoticeLine(name="A mug", sku="MUG", quantity=3, total="35.70 EUR"),)
+    assert (found.total, found.estimated_delivery, found.status) == ("40.60 EUR", "2026-03-06", "PENDING_PAYMENT")
+
+
+def test_a_parcel_is_told_with_its_tracking_link_and_what_is_in_it() -> None:
+    _, found = told(CREATED, SUBMITTED, DISPATCHED)
+    assert found.kind == "shipped"
+    assert [(x.sku, x.quantity, x.total) for x in found.lines] == [("MUG", 2, "23.80 EUR")]
+    assert (found.carrier, found.tracking_url) == ("Parcels", "https://track.example/T-1")
+    assert found.estimated_delivery == "2026-03-07"
+
+
+def test_another_attempt_to_deliver_is_no_second_shipping() -> None:
+    again = DISPATCHED.model_copy(update={"redelivery": True})
+    assert [x.kind for x in told(CREATED, SUBMITTED, DISPATCHED, again)] == ["order_confirmation", "shipped"]
+
+
+@pytest.mark.parametrize(
+    ("event", "kind", "says"),
+    [
+        (e.OrderPaymentConfirmed(attempt_id="a", amount=4060, provider_ref="ch"), "payment_confirmed", "40.60 EUR"),
+        (e.OrderPaymentFailed(attempt_id="a", code="card_declined"), "payment_failed", None),
+        (e.OrderDeliveryFailed(shipment_id="s1", attempt=1, reason="nobody home"), "delivery_failed", None),
+        (e.OrderDelivered(shipments=("s1",)), "delivered", None),
+        (e.OrderCancelled(reason="out_of_stock"), "cancelled", None),
+        (e.OrderItemsCancelled(lines=PARCEL, reason="out_of_stock"), "items_cancelled", None),
+        (e.OrderRefundRequested(rma="RMA-1", amount=1000), "refund_requested", "10.00 EUR"),
+        (e.OrderRefundDenied(rma="RMA-1", reason="worn"), "refund_denied", None),
+        (e.OrderRefundCompleted(refund_id="r", amount=1000, provider_ref="re"), "refund_completed", "10.00 EUR"),
+        (e.OrderReturnReceived(rma="RMA-1"), "return_received", None),
+        (e.OrderReturnExpired(rma="RMA-1"), "return_expired", None),
+        (e.OrderEditFailed(edit_id="x", kind="add_item", reason="out_of_stock"), "change_failed", None),
+        (
+            e.OrderReturnApproved(rma="RMA-1", expires_at=T0, items=(), shipping_address=address()),
+            "return_approved",
+            None,
+        ),
+        (
+            e.OrderReturnLabelCreated(rma="RMA-1", carrier="P", tracking_number="T", label_url="https://l.example"),
+            "return_label",
+            None,
+        ),
+    ],
+)
+def test_each_stage_has_its_message(event: Payload, kind: str, says: str | None) -> None:
+    *_, found = told(CREATED, SUBMITTED, event)
+    assert (found.kind, found.amount) == (kind, says)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        e.OrderBillingAddressChanged(address=address()),
+        e.OrderCancelled(reason="abandoned"),
+        e.OrderPaymentConfirmed(attempt_id="a", amount=1, provider_ref="ch", purpose="renewal"),
+        e.OrderPaymentFailed(attempt_id="a", code="card_declined", purpose="renewal"),
+    ],
+)
+def test_what_is_nobodys_news_has_none(event: Payload) -> None:
+    assert told(CREATED, event) == []
+
+
+def test_imported_history_is_told_to_nobody() -> None:
+    assert told(CREATED, SUBMITTED, DISPATCHED, imported=True) == []
+
+
+def test_the_processor_keys_by_customer_and_gives_a_repeat_the_same_id() -> None:
+    event: Event[Any] = Event(
+        id="e1",
+        order_id=ORDER,
+        version=2,
+        occurred_at=T0,
+        actor="customer:42",
+        correlation_id="c",
+        causation_id="c",
+        previous_hash="",
+        data=SUBMITTED,
+    )
+    created = event.model_copy(update={"id": "e0", "version": 1, "data": CREATED})
+
+    class Store(dict[str, Any]):
+        def set(self, key: str, value: Any, ttl: Any = None) -> None:
+            self[key] = value
+
+        def delete(self, key: str) -> None:
+            del self[key]
+
+    state = Store()
+    assert list(handle(state, Incoming("order.events", ORDER, created, T0))) == []
+    (first,) = handle(state, Incoming("order.events", ORDER, event, T0))
+    (again,) = handle(state, Incoming("order.events", ORDER, event, T0))
+    assert (first.topic, first.key) == ("notification.commands", "42")
+    assert first.message == again.message
+
+
+FULL = SendNotice(
+    kind="shipped",
+    event_id="e",
+    customer_id="42",
+    order_number="ABCDE-FGHJK",
+    status="SHIPPED",
+    occurred_at=T0,
+    lines=(NoticeLine(name="<b>Tom & Jerry</b>", sku="MUG", quantity=2, total="23.80 EUR"),),
+    total="40.60 EUR",
+    amount="10.00 EUR",
+    reason="out_of_stock",
+    carrier="Parcels",
+    tracking_number="T-1",
+    tracking_url="https://track.example/T-1?a=1&b=2",
+    estimated_delivery="2026-03-07",
+    rma="RMA-ABCDE-FGHJK-1",
+    label_url="https://label.example/1",
+)
+
+
+@pytest.mark.parametrize("language", sorted(languages()))
+@pytest.mark.parametrize("kind", sorted(OPTIONAL | TRANSACTIONAL))
+def test_every_language_has_words_for_every_message(kind: str, language: str) -> None:
+    found = render(FULL.model_copy(update={"kind": kind}), language)
+    assert found.language == language
+    assert found.subject
+    assert "\n" not in found.subject
+    assert "{{" not in found.text + found.html + found.subject
+    assert "ABCDE-FGHJK" in found.text
+    assert "ABCDE-FGHJK" in found.html
+
+
+def test_the_tracking_link_is_in_both_forms_and_names_stay_text() -> None:
+    found = render(FULL, "en")
+    assert "https://track.example/T-1?a=1&b=2" in found.text
+    assert 'href="https://track.example/T-1?a=1&amp;b=2"' in found.html
+    assert "&lt;b&gt;Tom &amp; Jerry&lt;/b&gt;" in found.html
+    assert "<b>Tom" not in found.html
+    assert found.short.endswith("https://track.example/T-1?a=1&b=2")
+
+
+def test_a_reason_in_nobodys_list_is_said_as_it_is() -> None:
+    found = render(FULL.model_copy(update={"kind": "refund_denied", "reason": "{{ 7 * 7 }}"}), "en")
+    assert "{{ 7 * 7 }}" in found.text
+
+
+def test_a_language_without_words_falls_back_to_english() -> None:
+    assert render(FULL, "xx").language == "en"
+
+
+def test_a_kind_without_words_is_an_error() -> None:
+    with pytest.raises(LookupError, match="no_such_kind"):
+        render(FULL.model_copy(update={"kind": "no_such_kind"}), "en")

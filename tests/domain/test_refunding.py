@@ -1,0 +1,243 @@
+"""Refunds: parts that add up to the cent, spread over payments, never more than was taken."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from processors.order import names
+from processors.order.refunding import left, line_due, line_left, line_refund, refund_everything, refunds_of, share
+from schemas import commands as c
+from schemas import events as e
+from schemas.order import Order, Payment, Refund, RefundItem
+from tests.domain.order_story import Story
+from tests.support.delivered import ATTEMPT, delivered, delivered_line, story
+
+LINES = (delivered_line("L1", 3, 1000), delivered_line("L2", 2, 701))  # + 583 shipping = 2284
+
+
+def payment(name: str, amount: int, **changes: object) -> Payment:
+    return Payment.model_validate({"attempt_id": name, "amount": amount, "status": "captured", **changes})
+
+
+def initiated(told: Story) -> list[e.OrderRefundInitiated]:
+    return [event.data for event in told.history if isinstance(event.data, e.OrderRefundInitiated)]
+
+
+def complete(refund: e.OrderRefundInitiated) -> c.CompleteRefund:
+    return c.CompleteRefund(refund_id=refund.refund_id, provider_ref="re")
+
+
+# Shares
+
+
+@given(amount=st.integers(0, 10**9), cuts=st.lists(st.integers(1, 9), min_size=1, max_size=30))
+def test_the_parts_of_an_amount_add_up_however_it_is_cut(amount: int, cuts: list[int]) -> None:
+    quantity, done, parts = sum(cuts), 0, []
+    for units in cuts:
+        parts.append(share(amount, done, done + units, quantity))
+        done += units
+    assert sum(parts) == amount
+    exact = [amount * units / quantity for units in cuts]
+    assert all(abs(part - wanted) <= 1.0001 for part, wanted in zip(parts, exact, strict=True))
+
+
+def test_a_share_is_rounded_half_up() -> None:
+    assert [share(1000, n, n + 1, 3) for n in range(3)] == [333, 334, 333]
+    assert [share(701, n, n + 1, 2) for n in range(2)] == [351, 350]
+
+
+def test_the_next_units_come_after_the_cancelled_and_the_returned_ones() -> None:
+    line = delivered_line(quantity=4, paid=1002)  # 250.5 each: 251, 250, 251, 250
+    assert line_refund(line, 1) == RefundItem(line_id="L1", quantity=1, amount=251)
+    assert line_refund(line.model_copy(update={"cancelled": 1}), 1).amount == 250
+    assert line_refund(line.model_copy(update={"cancelled": 1, "returned": 1}), 2).amount == 501
+
+
+# Spreading over payments
+
+
+def test_a_refund_is_spread_over_payments_oldest_first() -> None:
+    order = delivered(
+        payments=(
+            payment("a", 100, refunded=40),
+            payment("b", 900, status="declined"),
+            payment("c", 900, captured=200),
+            payment("d", 300),
+        ),
+        refunds=(Refund(refund_id="x", attempt_id="a", amount=40, status="completed", reason="edit"),),
+    )
+    assert left(order) == 60 + 200 + 300
+    refunds = refunds_of(order, 270, "return", rma="RMA")
+    assert [(r.attempt_id, r.amount) for r in refunds] == [("a", 60), ("c", 200), ("d", 10)]
+    assert [r.refund_id for r in refunds] == [names.refund_id("a", 2), names.refund_id("c", 1), names.refund_id("d", 1)]
+    assert {(r.reason, r.rma, r.currency) for r in refunds} == {("return", "RMA", "EUR")}
+    assert sum(r.amount for r in refunds_of(order, 10**6, "return")) == 560
+    assert [(r.attempt_id, r.amount) for r in refund_everything(order, "cancelled")] == [
+        ("a", 60),
+        ("c", 200),
+        ("d", 300),
+    ]
+    assert refunds_of(order, 0, "return") == []
+    assert refunds_of(order, -5, "return") == []
+
+
+@given(
+    payments=st.lists(st.integers(1, 500), min_size=1, max_size=4),
+    items=st.lists(st.integers(0, 300), max_size=4),
+    shipping=st.integers(0, 200),
+    extra=st.integers(0, 200),
+)
+def test_what_a_refund_is_for_adds_up_over_its_payments(
+    payments: list[int], items: list[int], shipping: int, extra: int
+) -> None:
+    order = delivered(payments=tuple(payment(f"a{n}", amount) for n, amount in enumerate(payments)))
+    named = [RefundItem(line_id=f"L{n}", quantity=1, amount=amount) for n, amount in enumerate(items)]
+    wanted = sum(items) + shipping + extra
+    refunds = refunds_of(order, wanted, "staff", items=named, shipping=shipping)
+    assert sum(r.amount for r in refunds) == min(wanted, sum(payments))
+    assert all(sum(i.amount for i in r.items) + r.shipping <= r.amount for r in refunds)
+    parts = [item for r in refunds for item in r.items]
+    for item in named:
+        units = sum(p.quantity for p in parts if p.line_id == item.line_id)
+        amount = sum(p.amount for p in parts if p.line_id == item.line_id)
+        assert units <= 1
+        assert amount <= item.amount
+        if wanted <= sum(payments):
+            assert amount == item.amount
+            assert units == 1 or item.amount == 0
+    if wanted <= sum(payments):
+        assert sum(r.shipping for r in refunds) == shipping
+
+
+# By staff
+
+
+def test_staff_refunds_units_shipping_and_an_amount() -> None:
+    told = story(delivered(*LINES))
+    told.when(
+        c.RefundOrder(
+            reason="scratched",
+            items=(c.ItemQuantity(line_id="L1", quantity=1), c.ItemQuantity(line_id="L2", quantity=2)),
+            shipping=True,
+            amount=50,
+            comment="called us",
+        )
+    ).then("OrderRefundInitiated")
+    (refund,) = initiated(told)
+    assert refund.amount == 333 + 701 + 583 + 50
+    assert [(i.line_id, i.quantity, i.amount) for i in refund.items] == [("L1", 1, 333), ("L2", 2, 701)]
+    assert (refund.shipping, refund.kept, refund.comment, refund.reason) == (583, True, "called us", "scratched")
+    assert told.now.status == "REFUND_REQUESTED"
+    told.when(complete(refund)).then("OrderRefundCompleted")
+    assert told.now.status == "DELIVERED"
+
+
+def test_all_the_money_back_makes_a_delivered_order_refunded_once_it_is_done() -> None:
+    told = story().given(c.RefundOrder(reason="sorry", amount=1583))
+    assert told.now.status == "REFUND_REQUESTED"
+    told.given(complete(initiated(told)[0]))
+    assert told.now.status == "REFUNDED"
+    told.when(c.RefundOrder(reason="more", amount=1)).refused("cannot-refund")
+
+
+@pytest.mark.parametrize("status", ["PAYMENT_CONFIRMED", "PROCESSING", "SHIPPED"])
+def test_before_delivery_a_refund_changes_no_status(status: str) -> None:
+    told = story(delivered(status=status)).given(c.RefundOrder(reason="late", amount=1583))
+    told.given(complete(initiated(told)[0]))
+    assert told.now.status == status
+
+
+def test_more_than_is_left_is_refused_and_says_what_is_left() -> None:
+    told = story().given(c.RefundOrder(reason="sorry", amount=1000))
+    told.when(c.RefundOrder(reason="sorry", amount=584)).refused("refund-too-high", 422, "amount")
+    assert told.refusal is not None
+    assert told.refusal.extra == {"left": "5.83 EUR"}
+    assert "5.83 EUR" in told.refusal.detail
+    told.when(c.RefundOrder(reason="sorry", items=(c.ItemQuantity(line_id="L1", quantity=3),)))
+    told.refused("refund-too-high", 422, "amount")
+    told.when(c.RefundOrder(reason="sorry", amount=583)).then("OrderRefundInitiated")
+
+
+@pytest.mark.parametrize(
+    ("refund", "type", "field"),
+    [
+        (c.RefundOrder(reason="r"), "nothing-to-refund", "amount"),
+        (c.RefundOrder(reason="r", amount=0), "nothing-to-refund", "amount"),
+        (c.RefundOrder(reason="r", items=(c.ItemQuantity(line_id="L9", quantity=1),)), "unknown-line",
+         "items[0].line_id"),
+        (c.RefundOrder(reason="r", items=(c.ItemQuantity(line_id="L1", quantity=4),)), "quantity-out-of-range",
+         "items[0].quantity"),
+        (c.RefundOrder(reason="r", items=(c.ItemQuantity(line_id="L1", quantity=2),) * 2), "quantity-out-of-range",
+         "items[1].quantity"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_refunded_names_the_field(refund: c.RefundOrder, type: str, field: str) -> None:
+    story().when(refund).refused(type, 422, field)
+
+
+def test_units_and_shipping_are_refunded_once() -> None:
+    told = story().given(c.RefundOrder(reason="r", items=(c.ItemQuantity(line_id="L1", quantity=2),), shipping=True))
+    two = (c.ItemQuantity(line_id="L1", quantity=2),)
+    told.when(c.RefundOrder(reason="r", items=two)).refused("quantity-out-of-range", 422, "items[0].quantity")
+    told.when(c.RefundOrder(reason="r", shipping=True)).refused("nothing-to-refund", 422, "amount")
+    told.given(c.RefundOrder(reason="r", items=(c.ItemQuantity(line_id="L1", quantity=1),)))
+    assert [r.amount for r in initiated(told)] == [667 + 583, 333]
+    assert line_left(told.now, told.now.lines[0]) == 0
+    assert line_due(told.now, told.now.lines[0], 3).amount == 0
+
+
+@given(steps=st.lists(st.tuples(st.integers(1, 3), st.booleans()), min_size=1, max_size=6))
+def test_refunds_by_units_never_exceed_their_line(steps: list[tuple[int, bool]]) -> None:
+    told = story(delivered(*LINES))
+    for quantity, first in steps:
+        line_id = "L1" if first else "L2"
+        told.when(c.RefundOrder(reason="r", items=(c.ItemQuantity(line_id=line_id, quantity=quantity),)))
+    for line in told.now.lines:
+        parts = [item for r in told.now.refunds for item in r.items if item.line_id == line.line_id]
+        assert sum(item.amount for item in parts) == share(line.paid, 0, sum(i.quantity for i in parts), line.quantity)
+    assert told.now.refunded == sum(r.amount for r in initiated(told)) <= told.now.captured
+
+
+# Failures
+
+
+def money(order: Order) -> tuple[int, int]:
+    return order.refunded, order.payments[0].refunded
+
+
+def test_a_failed_refund_gives_nothing_until_a_retry_completes_it() -> None:
+    told = story().given(c.RefundOrder(reason="sorry", amount=1583))
+    (refund,) = initiated(told)
+    assert money(told.now) == (1583, 1583)
+    told.when(c.FailRefund(refund_id=refund.refund_id, code="expired_card")).then("OrderRefundFailed")
+    assert money(told.now) == (0, 0)
+    assert left(told.now) == 1583
+    assert told.now.status == "REFUND_REQUESTED"
+    told.when(c.FailRefund(refund_id=refund.refund_id, code="expired_card")).then()
+    told.when(complete(refund)).then("OrderRefundCompleted")
+    assert money(told.now) == (1583, 1583)
+    assert told.now.status == "REFUNDED"
+    told.when(complete(refund)).then()
+    told.when(c.FailRefund(refund_id=refund.refund_id, code="late")).then()
+
+
+def test_the_next_refund_after_a_failed_one_has_another_id() -> None:
+    told = story().given(c.RefundOrder(reason="sorry", amount=100))
+    told.given(c.FailRefund(refund_id=initiated(told)[0].refund_id, code="x"))
+    told.given(c.RefundOrder(reason="sorry", amount=100))
+    assert [r.refund_id for r in initiated(told)] == [names.refund_id(ATTEMPT, 1), names.refund_id(ATTEMPT, 2)]
+
+
+def test_refunds_after_the_end_complete_and_change_no_status() -> None:
+    for status in ("CANCELLED", "REFUNDED"):
+        going = Refund(refund_id="x", attempt_id=ATTEMPT, amount=10, status="initiated", reason="cancelled")
+        told = story(delivered(status=status, refunds=(going,)))
+        told.when(c.CompleteRefund(refund_id="x", provider_ref="re")).then("OrderRefundCompleted")
+        assert told.now.status == status
+
+
+def test_an_unknown_refund_is_refused() -> None:
+    story().when(c.CompleteRefund(refund_id="x", provider_ref="re")).refused("unknown-refund")
+    story().when(c.FailRefund(refund_id="x", code="no")).refused("unknown-refund")
