@@ -28,7 +28,7 @@ from tests.support.examples import POLICY, address
 
 S = OrderStatus
 LIVES = int(os.environ.get("OMS_LIVES", "0"))
-SEED = st.integers(0, 2**32 - 1)
+SEED = st.integers(0, 2**24 - 1)  # of larger numbers hypothesis draws mostly small ones
 WAITS = [
     *(1.0,) * 6,
     *(25.0,) * 4,  # the books of money are compared
@@ -84,8 +84,8 @@ ACTS: dict[str, tuple[int, Statuses, Choices]] = {
     "hurries": (2, CHANGEABLE, {"n": WHICH, "method": METHOD}),
     "cancels": (1, CANCELLABLE, {"n": WHICH}),
     "cancels_units": (4, CANCELLABLE, {"n": WHICH, "line": LINE, "units": UNITS}),
-    "wants_to_return": (6, DELIVERED, {"n": WHICH, "line": LINE, "units": UNITS, "reason": ["changed_mind", "defective"],
-                            "exchange": [None, None, "PEN", "LAMP"]}),
+    "wants_to_return": (6, DELIVERED, {"n": WHICH, "line": LINE, "units": UNITS,
+                            "reason": ["changed_mind", "defective"], "exchange": [None, None, "PEN", "LAMP"]}),
     "answers_the_survey": (1, DELIVERED, {"n": WHICH}),
     "asks_again": (1, ANY, {}),
     # staff
@@ -94,7 +94,8 @@ ACTS: dict[str, tuple[int, Statuses, Choices]] = {
     "gives_back": (3, PAID, {"n": WHICH, "line": LINE, "units": range(3), "shipping": [False, True],
                        "amount": [0, 100, 701]}),
     "handles_a_return": (8, RETURNING, {"n": WHICH, "which": range(3), "condition": [*POLICY.returns.conditions]}),
-    "meddles_with_a_return": (2, RETURNING, {"n": WHICH, "which": range(3), "step": ["deny", "receive", "inspect", "comes_back"]}),
+    "meddles_with_a_return": (2, RETURNING, {"n": WHICH, "which": range(3),
+                                  "step": ["deny", "receive", "inspect", "comes_back"]}),
     "counts_stock": (2, ANY, {"sku": [*SKUS], "delta": range(-3, 8)}),
     "changes_a_promotion": (1, ANY, {"code": [*PROMOTIONS], "limit": [None, 0, 1, 2], "each": [None, 1]}),
     "tries_again": (2, ANY, {"n": WHICH}),
@@ -190,7 +191,7 @@ class Lives(RuleBasedStateMachine):
 
     @rule(seed=SEED)
     def happens(self, seed: int) -> None:
-        """Somebody does something, and the processors go on, so many messages far or until nobody has anything to do."""
+        """Somebody does something, and the processors go on, so many messages far or until nobody has to do."""
         dice = random.Random(seed)
         there = {order.status for order in self.life.orders}
         anything = dice.random() < 0.1
