@@ -52,7 +52,8 @@ schemas: $(INSTALLED) ## what is made of the code: Avro schemas that changed, do
 	@$(BIN)/python -m tests.schemas.golden
 
 chaos: $(INSTALLED) ## only the tests that break things
-	@$(BIN)/pytest tests/integration/test_breaking.py tests/integration/test_time.py
+	@OMS_LIVES=1000 $(BIN)/pytest tests/simulation/test_lives.py tests/integration/test_breaking.py \
+	    tests/integration/test_lives.py tests/integration/test_time.py
 
 bench: $(INSTALLED) ## measure the stack under load
 	@$(OMS) bench

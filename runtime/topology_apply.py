@@ -23,6 +23,8 @@ from runtime.settings import Settings
 from runtime.topology import Profile, Topic, Topology, TopologyError
 
 TIMEOUT = 15.0
+PATIENCE = 10.0
+"""Seconds for brokers to be there: as many as copies are wanted."""
 """Seconds for each request to the cluster."""
 
 _HOUR = 3_600_000
@@ -137,13 +139,24 @@ def _create(admin: AdminClient, topics: list[Wanted]) -> list[str]:
         NewTopic(t.name, num_partitions=t.partitions, replication_factor=t.replicas, config=t.config) for t in topics
     ]
     done = []
-    for name, future in admin.create_topics(new, request_timeout=TIMEOUT).items():
-        try:
-            future.result()
-            done.append(name)
-        except KafkaException as error:
-            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:  # another apply was faster
-                raise
+    until = time.monotonic() + PATIENCE
+    while new:
+        again = []
+        futures = admin.create_topics(new, request_timeout=TIMEOUT)
+        for topic in new:
+            try:
+                futures[topic.topic].result()
+                done.append(topic.topic)
+            except KafkaException as error:
+                code = error.args[0].code()
+                # A broker that has just come up on a busy machine does not count as one yet.
+                if code == KafkaError.INVALID_REPLICATION_FACTOR and time.monotonic() < until:
+                    again.append(topic)
+                elif code != KafkaError.TOPIC_ALREADY_EXISTS:  # another apply was faster
+                    raise
+        new = again
+        if new:
+            time.sleep(0.5)
     _wait_for_leaders(admin, {topic.name for topic in topics})
     return [
         f"created {topic.name}: {topic.partitions} partitions, "

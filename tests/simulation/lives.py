@@ -16,8 +16,11 @@ import orjson
 from processors.inventory.processor import RESERVATION, STOCK
 from processors.inventory.rules import Reservation, Stock
 from processors.kit import Outgoing
+from processors.order import drafting
 from processors.order.evolve import evolve
+from processors.order.pricing import Priced
 from processors.order.refunding import share
+from processors.returns.saga import exchange_order_id
 from schemas import commands as c
 from schemas import events as e
 from schemas import inventory as i
@@ -496,7 +499,9 @@ class Life:
             try:
                 self._money(order)
                 self._edit(order)
+                self._price(order)
                 self._parcels(order)
+                self._exchanges(order)
             except AssertionError as error:
                 told = [type(x.data).__name__ for x in self.books.events[order.order_id]]
                 found = {p.attempt_id: self.bank.charges.get(p.attempt_id) for p in order.payments}
@@ -568,6 +573,19 @@ class Life:
         over = order.edit.requested_at + self.rules.edits.timeout <= self.world.now  # the next tick says so
         why = order.status == S.PENDING_PAYMENT or order.hold is not None or attempt is not None or over
         assert why, "an edit waits for nothing"
+
+    def _price(self, order: Order) -> None:
+        """Whatever was changed in whatever order, it costs what such an order costs."""
+        anew = drafting.reprice(order, order.updated_at, self.rules)
+        assert isinstance(anew, Priced), anew
+        assert (anew.totals, anew.lines) == (order.totals, order.lines), f"it would cost {anew}"
+
+    def _exchanges(self, order: Order) -> None:
+        """What is wanted instead of what came back is an order of its own."""
+        for event in self.books.events[order.order_id]:
+            for item in event.data.items if isinstance(event.data, e.OrderReturnInspected) else ():
+                made = exchange_order_id(event.data.rma, item.line_id) in self.books.orders
+                assert made == bool(item.exchange and item.refund), f"{item}: {made}"
 
     def _parcels(self, order: Order) -> None:
         """A parcel that arrived is a parcel that the order knows to have arrived, if it was not called back."""

@@ -191,7 +191,7 @@ class Lives(RuleBasedStateMachine):
 
     @rule(seed=SEED)
     def happens(self, seed: int) -> None:
-        """Somebody does something, and the processors go on, so many messages far or until nobody has to do."""
+        """Somebody does something, and the processors go on: so many messages far, or until all is done."""
         dice = random.Random(seed)
         there = {order.status for order in self.life.orders}
         anything = dice.random() < 0.1
