@@ -156,6 +156,8 @@ class Payment(Model):
     capturing: Minor = Field(default=0, description="asked for and not confirmed yet")
     expires_at: Instant | None = Field(default=None, description="of an authorization")
     captures: tuple[Capture, ...] = ()
+    requested_at: Instant | None = None
+    settled_at: Instant | None = Field(default=None, description="when it was known what became of it")
 
     @property
     def taken(self) -> int:
@@ -184,6 +186,8 @@ class Refund(Model):
     items: tuple[RefundItem, ...] = ()
     shipping: Minor = 0
     kept: bool = Field(default=False, description="the units in `items` stay with the customer")
+    initiated_at: Instant | None = None
+    completed_at: Instant | None = None
 
 
 class Cancellation(Model):
@@ -280,6 +284,7 @@ class Return(Model):
     carrier: str | None = None
     tracking_number: str | None = None
     denied: str | None = None
+    ended_at: Instant | None = None  # closed, denied or expired
 
     @property
     def open(self) -> bool:
@@ -300,6 +305,20 @@ class Survey(Model):
     score: int
     comment: str | None = None
     answered_at: Instant
+
+
+class Stay(Model):
+    """A status that the order came into, and when."""
+
+    status: str
+    since: Instant
+
+
+class RemovedLine(Model):
+    """A line that was taken out of the order."""
+
+    line_id: str
+    sku: str
 
 
 class Order(Model):
@@ -343,6 +362,9 @@ class Order(Model):
     status_since: Instant | None = None
     stuck: str | None = None  # the status it was reported stuck in, until it leaves that
     last_line: int = 0  # line ids are L1, L2, … and never used again
+    history: tuple[Stay, ...] = ()  # its way through the statuses, oldest first
+    removed: tuple[RemovedLine, ...] = ()
+    promised_delivery: str | None = None  # ISO date: what the customer was told on submission
     last_hash: str = ""  # SHA-256 of the newest event, which the next one carries
 
     @property

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from processors.order import attempts, edits, parcels
+from processors.order import attempts, edits, parcels, traces
 from schemas import events as e
 from schemas.base import Event
-from schemas.order import Cancellation, Hold, Order, OrderStatus, Payment, Refund, Return, Survey
+from schemas.order import Cancellation, Hold, Order, OrderStatus, Payment, Refund, Return, Stay, Survey
 
 
 def evolve(order: Order | None, event: Event[Any]) -> Order:
@@ -37,13 +37,14 @@ def evolve(order: Order | None, event: Event[Any]) -> Order:
             incoterm=data.incoterm,
             exchange_of=data.exchange_of,
             last_line=len(data.lines),
+            history=(Stay(status=OrderStatus.DRAFT, since=event.occurred_at),),
         )
     if event.version != order.version + 1:
         raise ValueError(f"order {order.order_id} is at {order.version}: event {event.version} does not follow")
     update = {**_changes(order, event), "version": event.version, "updated_at": event.occurred_at}
     if update.get("status", order.status) != order.status:
         update |= {"status_version": event.version, "status_since": event.occurred_at, "stuck": None}
-    return order.model_copy(update=update)
+    return order.model_copy(update=update | traces.left_by(order, update, event.occurred_at))
 
 
 def _changes(order: Order, event: Event[Any]) -> dict[str, Any]:
@@ -69,6 +70,7 @@ def _changes(order: Order, event: Event[Any]) -> dict[str, Any]:
                 "lines": lines,
                 "totals": totals,
                 "estimated_delivery": eta,
+                "promised_delivery": eta,
                 "incoterm": submitted.incoterm,
                 **edits.with_promotions(submitted.promotions),
             }

@@ -18,6 +18,7 @@ from processors.order.checks import may_touch
 from processors.order.decide import decide
 from processors.order.evolve import evolve
 from processors.order.importing import Past
+from processors.order.traces import with_history
 from processors.shapes import Shape
 from schemas.base import Command, Event, Message, Payload
 from schemas.codec import encode
@@ -27,8 +28,8 @@ from schemas.order import Order, OrderState
 from schemas.policy import Policy
 from schemas.replies import IDEMPOTENCY_KEY_REUSED, CommandOutcome, CommandRejected, Rejection
 
-# Shape 1 had neither parcels nor returns; what they default to is what such an order had.
-ORDER = Shape(Order, 2, {1: lambda value: value})
+# Shape 1 had neither parcels nor returns; what they default to is what such an order had. Shape 2 had no history.
+ORDER = Shape(Order, 3, {1: lambda value: value, 2: with_history})
 
 
 def handler(policy: Policy) -> Handler:

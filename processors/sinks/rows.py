@@ -10,14 +10,14 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, NamedTuple
 
 from schemas.address import Sealed
-from schemas.base import Event, Message
+from schemas.base import Event, Message, Payload
 from schemas.notification import NoticeFailed, NoticeSent, NoticeSkipped
 from schemas.operations import ExceptionOpened, ExceptionResolved, ExceptionRetried
-from schemas.order import Order, OrderState
+from schemas.order import Order, OrderState, Totals
 
 Open = Callable[[Sealed], dict[str, str] | None]
 """What a sealed envelope says; None when its key is gone (the person was forgotten)."""
@@ -33,30 +33,9 @@ class OrderEventRow(NamedTuple):
     correlation_id: str
     causation_id: str
     data: str
+    total: int | None
     hash: str
     previous_hash: str
-    appended_at: int
-
-
-class OrderHead(NamedTuple):
-    """An order without its document."""
-
-    order_id: str
-    version: int
-    customer_id: str
-    number: str
-    status: str
-    currency: str
-    created_at: int
-    submitted_at: int | None
-    updated_at: int
-    subtotal: int
-    discount: int
-    tax: int
-    shipping: int
-    total: int
-    skus: list[str]
-    cancellation_reason: str
     appended_at: int
 
 
@@ -132,7 +111,7 @@ def order_events_rows(event: Event[Any], raw: bytes, appended_at: int) -> list[O
     return [
         OrderEventRow(
             event.order_id,
-            _version(event.version),
+            version(event),
             event.id,
             type(event.data).__name__,
             micros(event.occurred_at),
@@ -140,6 +119,7 @@ def order_events_rows(event: Event[Any], raw: bytes, appended_at: int) -> list[O
             event.correlation_id,
             event.causation_id,
             event.data.model_dump_json(),
+            _total_after(event.data),
             hashlib.sha256(raw).hexdigest(),
             event.previous_hash,
             appended_at,
@@ -149,13 +129,29 @@ def order_events_rows(event: Event[Any], raw: bytes, appended_at: int) -> list[O
 
 def orders_rows(state: Message[OrderState], appended_at: int) -> list[OrderRow]:
     """One row: the order with its document."""
-    order = state.data.order
-    return [OrderRow(*_head(order, appended_at), order.model_dump_json())]
-
-
-def customer_orders_rows(state: Message[OrderState], appended_at: int) -> list[OrderHead]:
-    """One row: the order without its document."""
-    return [_head(state.data.order, appended_at)]
+    order, totals = state.data.order, state.data.order.totals
+    return [
+        OrderRow(
+            order.order_id,
+            version(order),
+            order.customer_id,
+            order.number,
+            order.status,
+            order.currency,
+            micros(order.created_at),
+            micros_or_none(order.submitted_at),
+            micros(order.updated_at),
+            totals.subtotal,
+            totals.discount,
+            totals.tax,
+            totals.shipping,
+            totals.total,
+            skus(order),
+            order.cancellation.reason if order.cancellation else "",
+            appended_at,
+            order.model_dump_json(),
+        )
+    ]
 
 
 def personal_rows(state: Message[OrderState], appended_at: int, open_sealed: Open) -> list[AddressRow]:
@@ -169,7 +165,7 @@ def personal_rows(state: Message[OrderState], appended_at: int, open_sealed: Ope
             AddressRow(
                 order.order_id,
                 kind,
-                _version(order.version),
+                version(order),
                 order.customer_id,
                 str(person.get("name") or ""),
                 str(person.get("street_address") or ""),
@@ -261,30 +257,26 @@ def micros(at: datetime) -> int:
     return (at - _EPOCH) // _MICROSECOND
 
 
-def _version(version: int) -> int:
-    if version < 1:
-        raise ValueError(f"version {version} of an order: they count from 1")
-    return version
+def micros_or_none(at: datetime | None) -> int | None:
+    return None if at is None else micros(at)
 
 
-def _head(order: Order, appended_at: int) -> OrderHead:
-    totals = order.totals
-    return OrderHead(
-        order.order_id,
-        _version(order.version),
-        order.customer_id,
-        order.number,
-        order.status,
-        order.currency,
-        micros(order.created_at),
-        None if order.submitted_at is None else micros(order.submitted_at),
-        micros(order.updated_at),
-        totals.subtotal,
-        totals.discount,
-        totals.tax,
-        totals.shipping,
-        totals.total,
-        list(dict.fromkeys(line.sku for line in order.lines)),
-        order.cancellation.reason if order.cancellation else "",
-        appended_at,
-    )
+def day(text: str | None) -> date | None:
+    """A date as orders carry it (ISO)."""
+    return None if text is None else date.fromisoformat(text)
+
+
+def version(of: Event[Any] | Order) -> int:
+    if of.version < 1:
+        raise ValueError(f"version {of.version} of an order: they count from 1")
+    return of.version
+
+
+def skus(order: Order) -> list[str]:
+    return list(dict.fromkeys(line.sku for line in order.lines))
+
+
+def _total_after(data: Payload) -> int | None:
+    """What the order costs after an event that prices it."""
+    totals = getattr(data, "totals", None) or getattr(data, "after", None)
+    return totals.total if isinstance(totals, Totals) else None

@@ -2,7 +2,8 @@
 
 For every batch, in this order: dead letters, rows, progress, Kafka's own offsets (those for lag only). A process that
 dies anywhere in between repeats the batch, and rows are keyed by version. While ClickHouse is away it tries again and
-reads no further.
+reads no further. Views that nobody waits for are written once a second, each with its progress after its rows, so that
+a dozen tables cost little more than the few that people wait for.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import gc
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, TypeVar
@@ -39,6 +40,7 @@ from schemas.address import Sealed
 from schemas.codec import Undecodable, decode, encode
 
 from . import progress
+from .later import Later
 from .views import VIEWS, View, newest
 
 log = structlog.get_logger(__name__)
@@ -49,7 +51,7 @@ BATCH = 10_000
 GATHER = 0.1
 MOST_GATHER = 0.3
 WRITE_SHARE = 0.1
-"""Seconds that a batch waits for company after its first message. It costs five inserts, whatever its size, so under
+"""Seconds that a batch waits for company after its first message. It costs six inserts, whatever its size, so under
 load it waits until writing is at most this share of the time."""
 
 _IDLE = 0.5
@@ -75,7 +77,7 @@ def run(settings: Settings, name: str) -> None:
     """
     declared = load(settings.topology).sinks[name]
     views = [VIEWS[view] for view in declared.views]
-    if {view.topic for view in views} != set(declared.inputs):
+    if {topic for view in views for topic in view.sources} != set(declared.inputs):
         raise UserError(f"topology.yaml: the views of {name} are made of other topics than its inputs.")
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -98,7 +100,9 @@ class Sink:
     def __init__(self, settings: Settings, name: str, views: Sequence[View], stop: threading.Event) -> None:
         self._settings = settings
         self._name = name
-        self._views = {topic: [v for v in views if v.topic == topic] for topic in {v.topic for v in views}}
+        topics = {topic for view in views for topic in view.sources}
+        self._views = {topic: [v for v in views if topic in v.sources] for topic in topics}
+        self._later = Later([view for view in views if view.relaxed])
         self._stop = stop
         self._vault = vault(settings)
         self._client: Client | None = None
@@ -140,6 +144,9 @@ class Sink:
             records = self._read()
             if records:
                 self._write(records)
+            if self._later.due():
+                self._write_later()
+        self._write_later()
 
     def close(self) -> None:
         self._consumer.close()
@@ -183,6 +190,7 @@ class Sink:
         log.info("assigned", partitions=sorted((p.topic, p.partition, p.offset) for p in partitions))
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._later.take()  # whoever has the partitions next reads these messages again
         for partition in partitions:
             self._positions.pop((partition.topic, partition.partition), None)
 
@@ -203,13 +211,10 @@ class Sink:
         rows, letters, correlation_ids = self._patiently(lambda: self._rows_of(records))
         if letters:
             self._patiently(lambda: self._bury(letters))
-        for view, found in rows.items():
-            if found:
-                kept = newest(VIEWS[view], found)
-                self._patiently(partial(self._insert, VIEWS[view], kept))
-                self._rows += len(kept)
         ends = {(record.topic(), record.partition()): record.offset() + 1 for record in records}
-        self._patiently(lambda: self._insert_progress(ends))
+        self._later.add(rows, ends)
+        self._insert_all({name: found for name, found in rows.items() if not VIEWS[name].relaxed})
+        self._patiently(lambda: self._insert_progress(ends, relaxed=False))
         self._consumer.commit(offsets=[TopicPartition(*at, offset) for at, offset in ends.items()], asynchronous=True)
         self._positions.update(ends)
         seconds = time.monotonic() - began
@@ -220,6 +225,19 @@ class Sink:
             seconds=round(seconds, 4),
             **({"correlation_ids": sorted(correlation_ids)} if len(correlation_ids) <= _NAMED else {}),
         )
+
+    def _write_later(self) -> None:
+        rows, ends = self._later.take()
+        if ends:
+            self._insert_all(rows)
+            self._patiently(lambda: self._insert_progress(ends, relaxed=True))
+
+    def _insert_all(self, rows: Mapping[str, list[Any]]) -> None:
+        for name, found in rows.items():
+            if found:
+                kept = newest(VIEWS[name], found)
+                self._patiently(partial(self._insert, VIEWS[name], kept))
+                self._rows += len(kept)
 
     def _rows_of(
         self, records: Iterable[Record]
@@ -235,7 +253,8 @@ class Sink:
             try:
                 message = decode(raw)
                 at = record.timestamp()[1]
-                made = [(v.name, v.make(message, raw, at, self._open)) for v in self._views[record.topic()]]
+                topic = record.topic()
+                made = [(v.name, v.sources[topic](message, raw, at, self._open)) for v in self._views[topic]]
             except Undecodable as error:
                 letters.append((record, "undecodable", str(error)))
             except KeysAway:
@@ -287,21 +306,24 @@ class Sink:
             raise KafkaException(failed[0])
 
     def _insert(self, view: View, rows: Sequence[Any]) -> None:
-        self._insert_into(view.database, view.table, view.columns, rows)
+        self._insert_into(view.table, view.columns, rows)
 
-    def _insert_progress(self, ends: dict[tuple[str, int], int]) -> None:
+    def _insert_progress(self, ends: dict[tuple[str, int], int], relaxed: bool) -> None:
         rows = [
             (view.name, topic, self._topic_ids[topic], partition, offset)
             for (topic, partition), offset in ends.items()
             for view in self._views[topic]
+            if view.relaxed is relaxed
         ]
-        self._insert_into("oms", "sink_progress", _PROGRESS, rows)
+        if rows:
+            self._insert_into("oms.sink_progress", _PROGRESS, rows)
 
-    def _insert_into(self, database: str, table: str, columns: Sequence[str], rows: Sequence[Any]) -> None:
+    def _insert_into(self, table: str, columns: Sequence[str], rows: Sequence[Any]) -> None:
         client = self._clickhouse()
         context = self._inserts.get(table)
         if context is None:
-            context = client.create_insert_context(table, list(columns), database=database, column_oriented=True)
+            database, _, name = table.partition(".")
+            context = client.create_insert_context(name, list(columns), database=database, column_oriented=True)
             self._inserts[table] = context
         context.data = list(zip(*rows, strict=True))
         client.insert(context=context)

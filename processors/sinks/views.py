@@ -1,28 +1,51 @@
-"""What the sink fills: each view's table, and the topic whose messages become its rows."""
+"""What the sink fills: each view's table, and which messages become its rows, how."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 from schemas.base import Envelope, Event, Message
 from schemas.order import OrderState
 
-from . import rows
+from . import audit_rows, order_rows, rows, stock_rows
+
+Make = Callable[[Envelope, bytes, int, rows.Open], list[Any]]
+"""(message, its raw value, the broker's milliseconds, opener of envelopes) → rows. ValueError: poison."""
 
 
 @dataclass(frozen=True, slots=True)
 class View:
     name: str
-    database: str
     table: str
-    topic: str
-    columns: tuple[str, ...]
-    identity: Callable[[Any], Any]
-    """Rows of the same identity replace each other, the highest version wins."""
-    make: Callable[[Envelope, bytes, int, rows.Open], list[Any]]
-    """(message, its raw value, the broker's milliseconds, opener of envelopes) → rows. ValueError: poison."""
+    """With its database."""
+    row: type[Any]
+    """Its fields are the columns."""
+    identity: tuple[str, ...]
+    """Rows that are the same in these columns replace each other, the highest version wins."""
+    sources: Mapping[str, Make]
+    """By topic."""
+    relaxed: bool = False
+    """Nobody waits for it: its rows are written once a second, in larger inserts."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        fields: tuple[str, ...] = self.row._fields
+        return fields
+
+
+def _of_event(make: Callable[[Event[Any], int], list[Any]]) -> Make:
+    return lambda message, _, at, __: make(_event(message), at)
+
+
+def _of_state(make: Callable[[Message[OrderState], int], list[Any]]) -> Make:
+    return lambda message, _, at, __: make(_state(message), at)
+
+
+def _of_message(make: Callable[[Message[Any], int], list[Any]]) -> Make:
+    return lambda message, _, at, __: make(_message(message), at)
 
 
 def _event(message: Envelope) -> Event[Any]:
@@ -48,57 +71,116 @@ VIEWS = {
     for view in (
         View(
             "order_events",
-            "oms",
-            "order_events",
-            "order.events",
-            rows.OrderEventRow._fields,
-            lambda row: (row.order_id, row.version),
-            lambda message, raw, at, _: rows.order_events_rows(_event(message), raw, at),
+            "oms.order_events",
+            rows.OrderEventRow,
+            ("order_id", "version"),
+            {"order.events": lambda message, raw, at, _: rows.order_events_rows(_event(message), raw, at)},
         ),
+        View("orders", "oms.orders", rows.OrderRow, ("order_id",), {"order.states": _of_state(rows.orders_rows)}),
         View(
-            "orders",
-            "oms",
-            "orders",
-            "order.states",
-            rows.OrderRow._fields,
-            lambda row: row.order_id,
-            lambda message, _, at, __: rows.orders_rows(_state(message), at),
+            "order_summaries",
+            "oms.order_summaries",
+            order_rows.SummaryRow,
+            ("order_id",),
+            {"order.states": _of_state(order_rows.summary_rows)},
         ),
         View(
             "customer_orders",
-            "oms",
-            "customer_orders",
-            "order.states",
-            rows.OrderHead._fields,
-            lambda row: row.order_id,
-            lambda message, _, at, __: rows.customer_orders_rows(_state(message), at),
+            "oms.customer_orders",
+            order_rows.SummaryRow,
+            ("order_id",),
+            {"order.states": _of_state(order_rows.summary_rows)},
         ),
         View(
             "personal",
-            "personal",
-            "addresses",
-            "order.states",
-            rows.AddressRow._fields,
-            lambda row: (row.order_id, row.kind),
-            lambda message, _, at, opener: rows.personal_rows(_state(message), at, opener),
+            "personal.addresses",
+            rows.AddressRow,
+            ("order_id", "kind"),
+            {"order.states": lambda message, _, at, opener: rows.personal_rows(_state(message), at, opener)},
+        ),
+        View(
+            "order_lines",
+            "oms.order_lines",
+            order_rows.LineRow,
+            ("order_id", "line_id"),
+            {"order.states": _of_state(order_rows.line_rows)},
+            relaxed=True,
+        ),
+        View(
+            "payments",
+            "oms.payments",
+            order_rows.PaymentRow,
+            ("order_id", "attempt_id"),
+            {"order.states": _of_state(order_rows.payment_rows)},
+            relaxed=True,
+        ),
+        View(
+            "refunds",
+            "oms.refunds",
+            order_rows.RefundRow,
+            ("order_id", "refund_id"),
+            {"order.states": _of_state(order_rows.refund_rows)},
+            relaxed=True,
+        ),
+        View(
+            "shipments",
+            "oms.shipments",
+            order_rows.ShipmentRow,
+            ("order_id", "shipment_id"),
+            {"order.states": _of_state(order_rows.shipment_rows)},
+            relaxed=True,
+        ),
+        View(
+            "returns",
+            "oms.returns",
+            order_rows.ReturnRow,
+            ("order_id", "rma", "line_id"),
+            {"order.states": _of_state(order_rows.return_rows)},
+            relaxed=True,
+        ),
+        View(
+            "stock",
+            "oms.stock",
+            stock_rows.StockRow,
+            ("sku", "pool"),
+            {"inventory.levels": _of_message(stock_rows.stock_rows)},
+            relaxed=True,
+        ),
+        View(
+            "stock_ledger",
+            "oms.stock_ledger",
+            stock_rows.LedgerRow,
+            ("sku", "pool", "version"),
+            {"inventory.events": _of_message(stock_rows.ledger_rows)},
+            relaxed=True,
+        ),
+        View(
+            "audit",
+            "oms.audit",
+            audit_rows.AuditRow,
+            ("id",),
+            {
+                "order.events": _of_event(audit_rows.audit_of_order),
+                "inventory.events": _of_message(audit_rows.audit_of_stock),
+                "promotion.events": _of_message(audit_rows.audit_of_promotion),
+            },
+            relaxed=True,
         ),
         View(
             "exceptions",
-            "oms",
-            "exceptions",
-            "exceptions",
-            rows.ExceptionRow._fields,
-            lambda row: (row.exception_id, row.message_id),
-            lambda message, _, at, __: rows.exceptions_rows(_message(message), at),
+            "oms.exceptions",
+            rows.ExceptionRow,
+            ("exception_id", "message_id"),
+            {"exceptions": _of_message(rows.exceptions_rows)},
+            relaxed=True,
         ),
         View(
             "notifications",
-            "oms",
-            "notifications",
-            "notification.events",
-            rows.NotificationRow._fields,
-            lambda row: (row.order_id, row.event_id, row.channel),
-            lambda message, _, at, __: rows.notifications_rows(_message(message), at),
+            "oms.notifications",
+            rows.NotificationRow,
+            ("order_id", "event_id", "channel"),
+            {"notification.events": _of_message(rows.notifications_rows)},
+            relaxed=True,
         ),
     )
 }
@@ -106,10 +188,11 @@ VIEWS = {
 
 def newest(view: View, found: list[Any]) -> list[Any]:
     """Of rows that replace each other the one that stays, so that it alone travels."""
+    identity = attrgetter(*view.identity)
     kept: dict[Any, Any] = {}
     for row in found:
-        identity = view.identity(row)
-        before = kept.get(identity)
+        key = identity(row)
+        before = kept.get(key)
         if before is None or row.version >= before.version:
-            kept[identity] = row
+            kept[key] = row
     return list(kept.values())

@@ -49,6 +49,7 @@ def test_an_event_is_one_row() -> None:
         "correlation_id": event.correlation_id,
         "causation_id": event.causation_id,
         "data": row.data,
+        "total": None,
         "hash": hashlib.sha256(raw).hexdigest(),
         "previous_hash": event.previous_hash,
         "appended_at": AT,
@@ -74,11 +75,8 @@ def test_a_state_is_one_row_with_the_order_whole() -> None:
     assert (draft.submitted_at, draft.cancellation_reason) == (None, "")
 
 
-def test_order_history_has_the_same_head() -> None:
-    state = told().states[-1]
-    (order,), (head,) = rows.orders_rows(state, AT), rows.customer_orders_rows(state, AT)
-    assert order[: len(head)] == head
-    assert rows.OrderRow._fields[: len(head)] == rows.OrderHead._fields
+def test_an_event_that_prices_the_order_says_what_it_costs() -> None:
+    assert [rows.order_events_rows(event, b"", AT)[0].total for event in told().events] == [1250, 1250, None, None]
 
 
 def test_a_sku_on_two_lines_is_named_once() -> None:
@@ -114,11 +112,11 @@ def test_who_was_forgotten_has_no_row_and_who_gave_no_address_neither() -> None:
 
 def test_nothing_personal_but_in_the_personal_view() -> None:
     story = told()
-    of_orders = [view for view in VIEWS.values() if view.topic in ("order.events", "order.states")]
-    for view in of_orders:
-        messages: list[Any] = story.events if view.topic == "order.events" else story.states
-        made = [row for m in messages for row in view.make(m, encode(m), AT, ada)]
-        assert ("Lovelace" in str(made)) == (view.name == "personal"), view.name
+    messages: dict[str, list[Any]] = {"order.events": story.events, "order.states": story.states}
+    for view in VIEWS.values():
+        for topic, make in view.sources.items():
+            made = [row for m in messages.get(topic, []) for row in make(m, encode(m), AT, ada)]
+            assert ("Lovelace" in str(made)) == (view.name == "personal"), view.name
 
 
 @pytest.mark.parametrize("at", [datetime(1899, 12, 31, tzinfo=UTC), datetime(2262, 1, 1, tzinfo=UTC)])
@@ -180,9 +178,10 @@ def test_versions_count_from_one() -> None:
 def test_a_message_of_another_topic_is_poison() -> None:
     story = told()
     for view in VIEWS.values():
-        stranger: Any = story.states[0] if view.topic == "order.events" else story.events[0]
-        with pytest.raises(ValueError, match="is no"):
-            view.make(stranger, b"", AT, ada)
+        for topic, make in view.sources.items():
+            stranger: Any = story.states[0] if topic == "order.events" else story.events[0]
+            with pytest.raises(ValueError, match="is no"):
+                make(stranger, b"", AT, ada)
 
 
 def test_of_rows_that_replace_each_other_the_newest_travels() -> None:
