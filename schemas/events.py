@@ -395,7 +395,7 @@ class OrderReturnApproved(Payload, family="order.events"):
 
 
 class OrderReturnLabelCreated(Payload, family="order.events"):
-    """Send it back with this label."""
+    """Send it back with this label. After OrderReturnReceived: the label that the goods had come with."""
 
     rma: str
     carrier: str

@@ -64,6 +64,7 @@ class Known(Model):
     estimated_delivery: str | None = None
     items: tuple[Item, ...] = ()
     parcels: dict[str, Parcel] = {}
+    back: tuple[str, ...] = ()  # RMAs of which the goods have arrived
 
 
 def evolve(known: Known | None, event: Event[Any]) -> Known | None:
@@ -90,6 +91,8 @@ def evolve(known: Known | None, event: Event[Any]) -> Known | None:
     if isinstance(data, e.OrderShipmentDispatched):
         parcel = Parcel(carrier=data.carrier, tracking_number=data.tracking_number, tracking_url=data.tracking_url)
         changes["parcels"] = {**known.parcels, data.shipment_id: parcel}
+    if isinstance(data, e.OrderReturnReceived):
+        changes["back"] = (*known.back, data.rma)
     if (status := _STATUS.get(type(data))) is not None:
         changes["status"] = status
     return known.model_copy(update=changes) if changes else known
@@ -145,6 +148,8 @@ def _about(known: Known, data: Any) -> tuple[str, dict[str, Any]] | None:
             return "refund_requested", {"rma": rma, "amount": _money(amount, known)}
         case e.OrderReturnApproved(rma=rma):
             return "return_approved", {"rma": rma}
+        case e.OrderReturnLabelCreated(rma=rma) if rma in known.back:
+            return None  # the news of the label came after the goods: nobody needs it any more
         case e.OrderReturnLabelCreated(rma=rma, carrier=carrier, tracking_number=number, label_url=url):
             return "return_label", {"rma": rma, "carrier": carrier, "tracking_number": number, "label_url": url}
         case e.OrderReturnReceived(rma=rma):

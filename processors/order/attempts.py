@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from processors.order.refunding import share
+from processors.order.refunding import given_back
 from schemas import events as e
 from schemas.order import Capture, Line, Order, OrderStatus, Payment, Totals
 
@@ -79,18 +79,7 @@ def declined(order: Order) -> int:
 def price_of(order: Order, lines: Iterable[Line], totals: Totals) -> int:
     """What these lines and totals cost without the units that the order's customer has back the money of: cancelled
     ones, and those that staff gave back the price of (minor units)."""
-    return totals.total - sum(share(line.paid, 0, _given_back(order, line), line.quantity) for line in lines)
-
-
-def _given_back(order: Order, line: Line) -> int:
-    kept = sum(
-        item.quantity
-        for refund in order.refunds
-        if refund.kept and refund.status != "failed"
-        for item in refund.items
-        if item.line_id == line.line_id
-    )
-    return min(line.quantity, line.cancelled + line.returned + kept)
+    return totals.total - sum(given_back(order, line) for line in lines)
 
 
 def _requested(order: Order, requested: e.OrderPaymentRequested) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """Giving money back: how much of what, over which payments, never more than was taken.
 
-The money of a line belongs to its units in order: cancelled units come first, those that came back next. What belongs
-to some of them is a difference of two rounded sums (`share`), so that the parts of a line add up to the cent, however
-it is taken apart.
+The money of a line belongs to its units in order: cancelled units come first, those that came back next, and those
+whose price staff gave back while they stayed are counted from the end. What belongs to some of them is a difference of
+two rounded sums (`share`), so that the parts of a line add up to the cent, however it is taken apart. What was given
+back is counted in units, not in money, for an edit may have changed their price since.
 """
 
 from __future__ import annotations
@@ -28,24 +29,18 @@ def _up_to(amount: int, units: int, quantity: int) -> int:
     return (2 * amount * units + quantity) // (2 * quantity)
 
 
-def line_refund(line: Line, quantity: int) -> RefundItem:
-    """What the next `quantity` units of a line are worth: those after its cancelled and returned ones, tax included."""
-    done = line.cancelled + line.returned
-    return RefundItem(
-        line_id=line.line_id, quantity=quantity, amount=share(line.paid, done, done + quantity, line.quantity)
-    )
-
-
-def line_left(order: Order, line: Line) -> int:
-    """What of a line's price was not given back yet, for whatever reason (minor units)."""
-    refunds = [r for r in order.refunds if r.status != "failed"]
-    return line.paid - sum(item.amount for r in refunds for item in r.items if item.line_id == line.line_id)
-
-
 def line_due(order: Order, line: Line, quantity: int) -> RefundItem:
-    """`line_refund`, but no more than what is left of the line: its units may have been refunded before (goodwill)."""
-    item = line_refund(line, quantity)
-    return item.model_copy(update={"amount": max(0, min(item.amount, line_left(order, line)))})
+    """What the next `quantity` units of a line are worth, tax included: those after its cancelled and returned ones.
+    Those that staff gave the price of back come last, and are worth nothing any more."""
+    done, end = _unpaid(order, line)
+    amount = share(line.paid, done, min(done + quantity, end), line.quantity)
+    return RefundItem(line_id=line.line_id, quantity=quantity, amount=amount)
+
+
+def given_back(order: Order, line: Line) -> int:
+    """The price of the units of a line that the customer has the money of (minor units)."""
+    done, end = _unpaid(order, line)
+    return line.paid - share(line.paid, done, end, line.quantity)
 
 
 def shipping_left(order: Order) -> int:
@@ -114,21 +109,14 @@ def refund_order(order: Order, refund: c.RefundOrder) -> Decision:
         line = order.line(wish.line_id)
         if line is None:
             return _bad(f"items[{i}].line_id", "unknown-line", f"The order has no line {wish.line_id}.")
-        # Units refunded before by staff don't come again; neither does what is cancelled or has come back.
-        done = line.cancelled + line.returned + _kept(order, line) + asked.get(line.line_id, 0)
-        free = max(0, line.quantity - done)
+        done, end = _unpaid(order, line)
+        end -= asked.get(line.line_id, 0)
+        free = end - done
         if not 1 <= wish.quantity <= free:
             detail = f"Of line {line.line_id} {free} units can be refunded, not {wish.quantity}."
             return _bad(f"items[{i}].quantity", "quantity-out-of-range", detail)
-        worth = share(line.paid, done, done + wish.quantity, line.quantity)
-        named = sum(item.amount for item in items if item.line_id == line.line_id)
-        items.append(
-            RefundItem(
-                line_id=line.line_id,
-                quantity=wish.quantity,
-                amount=max(0, min(worth, line_left(order, line) - named)),
-            )
-        )
+        worth = share(line.paid, end - wish.quantity, end, line.quantity)
+        items.append(RefundItem(line_id=line.line_id, quantity=wish.quantity, amount=worth))
         asked[line.line_id] = asked.get(line.line_id, 0) + wish.quantity
     shipping = max(0, shipping_left(order)) if refund.shipping else 0
     amount = sum(item.amount for item in items) + shipping + (refund.amount or 0)
@@ -167,10 +155,12 @@ def _find(order: Order, wanted: str) -> Refund | Rejection:
     return found or Rejection(type="unknown-refund", detail=f"The order has no refund {wanted}.")
 
 
-def _kept(order: Order, line: Line) -> int:
-    """Units of a line that were refunded and stayed with the customer."""
+def _unpaid(order: Order, line: Line) -> tuple[int, int]:
+    """(a, b): the units of a line that nothing was given back for are those from a (exclusive) to b."""
+    done = line.cancelled + line.returned
     refunds = [r for r in order.refunds if r.kept and r.status != "failed"]
-    return sum(item.quantity for r in refunds for item in r.items if item.line_id == line.line_id)
+    kept = sum(item.quantity for r in refunds for item in r.items if item.line_id == line.line_id)
+    return done, max(done, line.quantity - kept)
 
 
 def _cut(items: Sequence[RefundItem], amount: int) -> tuple[list[RefundItem], list[RefundItem]]:

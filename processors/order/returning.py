@@ -20,8 +20,14 @@ from schemas.order import ExchangeTerms, Line, Order, RefundItem, Return, Return
 from schemas.policy import Policy, ReturnRules
 from schemas.replies import Rejection
 
-# step → the status of a return that it is possible from; a label is nothing that people ask for
-STEPS = {"approve": "requested", "deny": "requested", "label": "approved", "receive": "approved", "inspect": "received"}
+# step → the statuses of a return that it is possible from; a label is nothing that people ask for
+STEPS = {
+    "approve": {"requested"},
+    "deny": {"requested"},
+    "label": {"approved", "received", "inspected", "closed"},
+    "receive": {"approved"},
+    "inspect": {"received"},
+}
 BY_PEOPLE = [step for step in STEPS if step != "label"]
 
 
@@ -70,6 +76,7 @@ def deny_return(order: Order, deny: c.DenyReturn) -> Decision:
 
 
 def label_return(order: Order, label: c.LabelReturn) -> Decision:
+    """The news of a label may come after the goods that came with it: which label it was is a fact all the same."""
     found = _at_step(order, label.rma, "label")
     if isinstance(found, Rejection):
         return found
@@ -208,13 +215,13 @@ def _approved(
 
 
 def _at_step(order: Order, rma: str, step: str) -> Return | Rejection:
-    """The return, when this step is the one it waits for."""
+    """The return, when this step is possible now."""
     found = order.return_(rma)
     if found is None:
         return Rejection(type="unknown-return", status=404, detail=f"The order has no return {rma}.")
-    if found.status == STEPS[step]:
+    if found.status in STEPS[step]:
         return found
-    possible = ", ".join(other for other in BY_PEOPLE if STEPS[other] == found.status) or "nothing"
+    possible = ", ".join(other for other in BY_PEOPLE if found.status in STEPS[other]) or "nothing"
     return Rejection(
         type="return-not-open",
         detail=f"To {step} is not possible while return {rma} is {found.status}; possible now: {possible}.",

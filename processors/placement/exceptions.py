@@ -79,9 +79,10 @@ def transfer_contradiction(transfer: Transfer) -> Send:
     )
 
 
-def amount_differs(reference: str, asked: int, made: int) -> list[Send]:
-    """The order goes on with what was really taken or given; why it is not what we asked for is for a person."""
-    if asked == made:
+def amount_differs(reference: str, asked: int, made: int, rules: PaymentRules) -> list[Send]:
+    """The order goes on with what was really taken or given; why it is not what we asked for is for a person. Where the
+    provider reports by itself, reconciliation raises it, and once is enough (decision 0014)."""
+    if asked == made or rules.feed:
         return []
     return [
         _raise(
@@ -93,8 +94,8 @@ def amount_differs(reference: str, asked: int, made: int) -> list[Send]:
     ]
 
 
-def transfer_differs(known: Transfer | None, made: int) -> list[Send]:
-    return amount_differs(known.transfer_id, known.amount, made) if known is not None else []
+def transfer_differs(known: Transfer | None, made: int, rules: PaymentRules) -> list[Send]:
+    return amount_differs(known.transfer_id, known.amount, made, rules) if known is not None else []
 
 
 def transfer_done(known: Transfer | None) -> list[Send]:

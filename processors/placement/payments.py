@@ -73,7 +73,7 @@ def results(before: Placement, after: Placement, cause: Cause, rules: PaymentRul
     match cause.data:
         case p.PaymentCaptured() | p.PaymentAuthorized() as made:
             known = before.attempt(made.attempt_id)
-            return exceptions.nobody_asked(cause) if known is None else _made(known, after, made)
+            return exceptions.nobody_asked(cause) if known is None else _made(known, after, made, rules)
         case p.PaymentDeclined(attempt_id=attempt_id) | p.PaymentNotMade(attempt_id=attempt_id):
             known = before.attempt(attempt_id)
             return [] if known is None else _not_made(known, cause.data)
@@ -87,22 +87,24 @@ def results(before: Placement, after: Placement, cause: Cause, rules: PaymentRul
         case p.PaymentVoidFailed() as failed:
             return _void_failed(before, failed)
         case p.PaymentRefunded() as refunded:
-            return _refunded(before, refunded)
+            return _refunded(before, refunded, rules)
         case p.RefundFailed() as failed:
             return _refund_failed(before, failed)
         case p.PaymentCaptureMade() as captured:
-            return _captured(before, captured)
+            return _captured(before, captured, rules)
         case p.PaymentCaptureFailed() as failed:
             return _capture_failed(before, failed)
         case _:
             return []
 
 
-def _made(known: Attempt, after: Placement, made: p.PaymentCaptured | p.PaymentAuthorized) -> list[Send]:
+def _made(
+    known: Attempt, after: Placement, made: p.PaymentCaptured | p.PaymentAuthorized, rules: PaymentRules
+) -> list[Send]:
     now = "captured" if isinstance(made, p.PaymentCaptured) else "authorized"
     if known.fate in (now, "captured") or (known.fate == "voided" and now == "authorized"):
         return []  # said before, or overtaken
-    differs = exceptions.amount_differs(known.attempt_id, known.amount, made.amount)
+    differs = exceptions.amount_differs(known.attempt_id, known.amount, made.amount, rules)
     if known.fate == "authorized":  # more was taken than we asked for: a person must look
         return [exceptions.contradiction(known, now), *differs]
     contradiction = [exceptions.contradiction(known, now)] if known.settled else []
@@ -184,14 +186,14 @@ def _void_failed(before: Placement, failed: p.PaymentVoidFailed) -> list[Send]:
     return [exceptions.void_failed(failed, void_payment(failed.attempt_id))]
 
 
-def _refunded(before: Placement, done: p.PaymentRefunded) -> list[Send]:
+def _refunded(before: Placement, done: p.PaymentRefunded, rules: PaymentRules) -> list[Send]:
     known = before.transfer(done.refund_id)
     if known is not None and known.fate == "done":
         return []
     complete = c.CompleteRefund(refund_id=done.refund_id, provider_ref=done.provider_ref)
     return [
         Send("order.internal", f"refunded:{done.refund_id}", complete),
-        *exceptions.transfer_differs(known, done.amount),
+        *exceptions.transfer_differs(known, done.amount, rules),
         *exceptions.transfer_done(known),
     ]
 
@@ -210,7 +212,7 @@ def _refund_failed(before: Placement, failed: p.RefundFailed) -> list[Send]:
     ]
 
 
-def _captured(before: Placement, made: p.PaymentCaptureMade) -> list[Send]:
+def _captured(before: Placement, made: p.PaymentCaptureMade, rules: PaymentRules) -> list[Send]:
     known = before.transfer(made.capture_id)
     if known is not None and known.fate == "done":
         return []
@@ -219,7 +221,7 @@ def _captured(before: Placement, made: p.PaymentCaptureMade) -> list[Send]:
     )
     return [
         Send("order.internal", f"capture made:{made.capture_id}", confirm),
-        *exceptions.transfer_differs(known, made.amount),
+        *exceptions.transfer_differs(known, made.amount, rules),
         *exceptions.transfer_done(known),
     ]
 

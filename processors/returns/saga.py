@@ -195,8 +195,8 @@ def _exchange(rma: str, item: ReturnItem, terms: ExchangeTerms, order_id: str) -
 
 
 def _refused(rejected: CommandRejected) -> list[Send]:
-    """A label that comes too late is worth nothing to anybody, and goods may be reported twice: by the carrier and by
-    staff. The rest is for a person."""
+    """The label of a return that was denied or expired meanwhile is worth nothing to anybody, and goods may be reported
+    twice: by the carrier and by staff. The rest is for a person."""
     why = rejected.rejection
     received = why.extra.get("return_status") in ("received", "inspected", "closed")
     if why.type == "return-not-open" and (rejected.command == "LabelReturn" or received):

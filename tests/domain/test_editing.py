@@ -530,6 +530,60 @@ def test_after_any_edits_shipping_takes_what_the_order_costs(prices: tuple[int, 
     assert sum(p.capturing for p in story.now.payments) == story.now.totals.total
 
 
+GOODWILL = st.builds(
+    lambda line_id, n: c.RefundOrder(reason="goodwill", items=(c.ItemQuantity(line_id=line_id, quantity=n),)),
+    LINE_IDS,
+    st.integers(1, 2),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    prices=st.tuples(PRICES, PRICES),
+    steps=st.lists(st.tuples(EDITS | CANCELS | GOODWILL, ENDS), max_size=8),
+    at_once=st.integers(1, 3),
+)
+def test_after_all_that_whatever_comes_back_is_paid_back_to_the_cent(
+    prices: tuple[int, int], steps: list[tuple[Payload, str]], at_once: int
+) -> None:
+    story = paid(line("MUG", 3, prices[0]), line("LAMP", 2, prices[1]))
+    live(story, steps)
+    if story.now.status == "CANCELLED":
+        return
+    arrives(story)
+    comes_back(story, at_once)
+    assert held_money(story) == story.now.totals.shipping + story.now.totals.shipping_tax
+
+
+def arrives(story: Story) -> None:
+    """All that is left of the order, in one parcel."""
+    ship(processing(story), "S1", **{x.line_id: x.to_ship for x in story.now.lines if x.to_ship})
+    story.given(c.DeliverShipment(shipment_id="S1"), at=OVER, actor="system:fulfilment")
+    assert story.now.status == "DELIVERED"
+
+
+def comes_back(story: Story, at_once: int) -> None:
+    """All that arrived, as good as new, so many units of a line in one return."""
+    for found in story.now.lines:
+        for done in range(0, found.delivered, at_once):
+            units = min(at_once, found.delivered - done)
+            wish = c.ReturnWish(line_id=found.line_id, quantity=units, reason="changed_mind")
+            story.given(c.RequestReturn(items=(wish,)), at=OVER)
+            rma = story.now.returns[-1].rma
+            story.given(c.ApproveReturn(rma=rma), c.ReceiveReturn(rma=rma), c.InspectReturn(rma=rma), at=OVER)
+
+
+def test_what_units_cost_less_since_others_were_cancelled_is_not_taken_from_them() -> None:
+    story = paid(line("MUG", 4, weight_grams=1))
+    story.given(cancel_items(L1=1), c.ApplyPromotion(terms=terms("HALF", percent="50")))
+    complete(story)
+    (mugs,) = story.now.lines
+    arrives(story)
+    comes_back(story, 3)
+    assert story.history[-1].data.amount == mugs.paid * 3 // 4
+    assert held_money(story) == story.now.totals.shipping + story.now.totals.shipping_tax
+
+
 def test_units_that_staff_gave_back_the_price_of_are_not_paid_back_again() -> None:
     story = paid(line("MUG", 2, weight_grams=1), line("LAMP", 1, 5000))
     goodwill = c.RefundOrder(reason="goodwill", items=(c.ItemQuantity(line_id="L1", quantity=2),))

@@ -133,6 +133,13 @@ def test_what_is_nobodys_news_has_none(event: Payload) -> None:
     assert told(CREATED, event) == []
 
 
+def test_a_label_is_no_news_once_its_goods_are_back() -> None:
+    label = e.OrderReturnLabelCreated(rma="RMA-2", carrier="P", tracking_number="T", label_url="https://l.example")
+    other, back = e.OrderReturnReceived(rma="RMA-1"), e.OrderReturnReceived(rma="RMA-2")
+    assert [x.kind for x in told(CREATED, other, label, back)] == ["return_received", "return_label", "return_received"]
+    assert [x.kind for x in told(CREATED, other, back, label)] == ["return_received", "return_received"]
+
+
 def test_imported_history_is_told_to_nobody() -> None:
     assert told(CREATED, SUBMITTED, DISPATCHED, imported=True) == []
 

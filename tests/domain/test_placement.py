@@ -26,6 +26,7 @@ from schemas.timers import CancelTimer, SetTimer
 from tests.support.examples import ORDER, POLICY, T0, address, at
 
 P = TypeVar("P", bound=Payload)
+SILENT = POLICY.model_copy(update={"payment": POLICY.payment.model_copy(update={"feed": False})})
 ATTEMPT = "attempt-1"
 
 
@@ -443,10 +444,17 @@ def test_nothing_to_pay_asks_no_provider() -> None:
     late.hears_again().sends()
 
 
-def test_another_amount_than_asked_for_is_confirmed_as_it_is_and_raised() -> None:
-    story = charging().hears(CAPTURED.model_copy(update={"amount": 599})).sends(c.ConfirmPayment, ExceptionOpened)
-    assert story.one(c.ConfirmPayment).amount == 599
-    assert story.one(ExceptionOpened).kind == "payment_amount_differs"
+def test_another_amount_than_asked_for_is_confirmed_as_it_is_and_raised_where_nobody_else_raises_it() -> None:
+    told = CAPTURED.model_copy(update={"amount": 599})
+    reporting = charging().hears(told).sends(c.ConfirmPayment)
+    assert reporting.only().amount == 599
+    silent = Story(SILENT).hears(submitted("MUG"), REQUESTED, held("L1"), told)
+    silent.sends(c.ConfirmPayment, ExceptionOpened)
+    assert silent.one(ExceptionOpened).kind == "payment_amount_differs"
+    refund = e.OrderRefundInitiated(refund_id="r1", attempt_id=ATTEMPT, amount=500, reason="goodwill")
+    done = p.PaymentRefunded(refund_id="r1", attempt_id=ATTEMPT, amount=499, currency="EUR", provider_ref="re_1")
+    reporting.hears(refund, done).sends(c.CompleteRefund)
+    silent.hears(refund, done).sends(c.CompleteRefund, ExceptionOpened)
 
 
 def test_the_question_that_a_person_may_ask_again_sets_off_no_others() -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from processors.order import names
-from processors.order.refunding import left, line_due, line_left, line_refund, refund_everything, refunds_of, share
+from processors.order.refunding import given_back, left, line_due, refund_everything, refunds_of, share
 from schemas import commands as c
 from schemas import events as e
 from schemas.order import Order, Payment, Refund, RefundItem
@@ -49,10 +49,13 @@ def test_a_share_is_rounded_half_up() -> None:
 
 
 def test_the_next_units_come_after_the_cancelled_and_the_returned_ones() -> None:
-    line = delivered_line(quantity=4, paid=1002)  # 250.5 each: 251, 250, 251, 250
-    assert line_refund(line, 1) == RefundItem(line_id="L1", quantity=1, amount=251)
-    assert line_refund(line.model_copy(update={"cancelled": 1}), 1).amount == 250
-    assert line_refund(line.model_copy(update={"cancelled": 1, "returned": 1}), 2).amount == 501
+    def due(quantity: int, **changes: int) -> RefundItem:
+        line = delivered_line(quantity=4, paid=1002, **changes)  # 250.5 each: 251, 250, 251, 250
+        return line_due(delivered(line), line, quantity)
+
+    assert due(1) == RefundItem(line_id="L1", quantity=1, amount=251)
+    assert due(1, cancelled=1).amount == 250
+    assert due(2, cancelled=1, returned=1).amount == 501
 
 
 # Spreading over payments
@@ -184,7 +187,7 @@ def test_units_and_shipping_are_refunded_once() -> None:
     told.when(c.RefundOrder(reason="r", shipping=True)).refused("nothing-to-refund", 422, "amount")
     told.given(c.RefundOrder(reason="r", items=(c.ItemQuantity(line_id="L1", quantity=1),)))
     assert [r.amount for r in initiated(told)] == [667 + 583, 333]
-    assert line_left(told.now, told.now.lines[0]) == 0
+    assert given_back(told.now, told.now.lines[0]) == told.now.lines[0].paid
     assert line_due(told.now, told.now.lines[0], 3).amount == 0
 
 
@@ -196,7 +199,8 @@ def test_refunds_by_units_never_exceed_their_line(steps: list[tuple[int, bool]])
         told.when(c.RefundOrder(reason="r", items=(c.ItemQuantity(line_id=line_id, quantity=quantity),)))
     for line in told.now.lines:
         parts = [item for r in told.now.refunds for item in r.items if item.line_id == line.line_id]
-        assert sum(item.amount for item in parts) == share(line.paid, 0, sum(i.quantity for i in parts), line.quantity)
+        assert sum(item.amount for item in parts) == given_back(told.now, line)
+        assert sum(item.quantity for item in parts) <= line.quantity
     assert told.now.refunded == sum(r.amount for r in initiated(told)) <= told.now.captured
 
 

@@ -148,6 +148,21 @@ def test_a_return_worth_nothing_is_closed_at_once() -> None:
     assert (told.now.lines[0].returned, told.now.returns[0].items[0].restock) == (1, False)
 
 
+def test_a_label_that_comes_after_the_goods_is_recorded_and_changes_nothing_else() -> None:
+    label = c.LabelReturn(rma=RMA, carrier="ups", tracking_number="1Z", label_url="https://labels.example/1Z")
+    received_only = received(story(), wish(quantity=3, reason="defective"))
+    inspected = received(story(), wish(quantity=3, reason="defective")).given(inspect())
+    refunded = complete(received(story(), wish(quantity=3, reason="defective")).given(inspect()))
+    for told, status in ((received_only, "received"), (inspected, "inspected"), (refunded, "closed")):
+        before = told.now
+        told.when(label).then("OrderReturnLabelCreated")
+        (back,) = told.now.returns
+        assert (back.status, back.carrier, back.tracking_number) == (status, "ups", "1Z")
+        assert told.now.status == before.status
+        told.when(label).then()
+    assert refunded.now.status == "REFUNDED"
+
+
 def test_a_failed_refund_keeps_the_return_open_until_it_is_retried() -> None:
     told = received(story()).given(inspect())
     refund = refunds(told)[0].refund_id
@@ -238,9 +253,9 @@ STEPS = {
 POSSIBLE = {
     "requested": ["approve", "deny"],
     "approved": ["label", "receive"],
-    "received": ["inspect"],
-    "inspected": [],
-    "closed": [],
+    "received": ["label", "inspect"],
+    "inspected": ["label"],
+    "closed": ["label"],
     "denied": [],
     "expired": [],
 }

@@ -215,7 +215,7 @@ def test_units_that_inventory_does_not_take_back_are_raised() -> None:
     ("rejection", "kind"),
     [
         (rejected("LabelReturn", return_status="expired"), None),
-        (rejected("LabelReturn", return_status="received"), None),
+        (rejected("LabelReturn", return_status="denied"), None),
         (rejected("ReceiveReturn", return_status="received"), None),
         (rejected("ReceiveReturn", return_status="inspected"), None),
         (rejected("ReceiveReturn", return_status="closed"), None),

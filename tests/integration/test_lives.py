@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime, timedelta
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 from uuid import NAMESPACE_URL, uuid4, uuid5
 
 import httpx
@@ -29,10 +30,12 @@ UNDER_WAY = ("PENDING_PAYMENT", "PAYMENT_CONFIRMED", "PROCESSING", "SHIPPED")
 ENDS = ("DELIVERED", "REFUNDED", "CANCELLED")
 
 Order = dict[str, Any]
+T = TypeVar("T")
 
 
 class TooLate(Exception):
-    """The machine was so busy that the order's ten seconds to be paid were over. That is right, and no life."""
+    """The machine was so busy that the order's ten seconds to be paid were over, or its three to be changed, before we
+    came to it. That is right, and not the life that was to be lived: it is begun again."""
 
 
 def cents(money: dict[str, str]) -> int:
@@ -66,9 +69,26 @@ class Customer:
         order: Order = answer.json()
         return order
 
-    def place(self, *items: tuple[str, int], **changes: Any) -> str:
-        """The id of an order that was just placed."""
-        return str(self.do("POST", "/v1/orders", cart(*items, **changes))["id"])
+    def in_time(self, method: str, path: str, body: Any) -> Order:
+        """`do`, where policy leaves little time for it."""
+        answer = self.ask(method, path, body)
+        if answer.status_code == 409 and answer.json()["type"] in (
+            "/problems/cannot-modify",
+            "/problems/cannot-cancel",
+        ):
+            raise TooLate(answer.text)
+        assert answer.status_code == 200, f"{method} {path}: {answer.text}"
+        order: Order = answer.json()
+        return order
+
+    def place(self, *items: tuple[str, int], fate: dict[str, Any] | None = None, **changes: Any) -> str:
+        """The id of an order that was just placed. `fate`: what becomes of its first parcel; it is settled before the
+        order is placed, so that nobody can have packed it."""
+        order_id = str(self.do("POST", "/v1/orders", cart(*items, submit=fate is None, **changes))["id"])
+        if fate is not None:
+            self.fate(order_id, fate)
+            self.do("POST", f"/v1/orders/{order_id}/submit", {"payment_token": "pm_card_visa"})
+        return order_id
 
     def until(self, order_id: str, wanted: Callable[[Order], bool], what: str) -> Order:
         """The order, as staff sees it, once it is as wanted."""
@@ -76,7 +96,7 @@ class Customer:
         deadline = time.monotonic() + PATIENCE
         while not (order and wanted(order)):
             assert time.monotonic() < deadline, f"never {what}: {order}"
-            time.sleep(0.25)
+            time.sleep(0.5)  # twenty who ask all the time are a load of their own
             order = self.stack.order(order_id)
             if order and order["status"] == "CANCELLED" and not wanted(order):
                 if order["cancellation"]["reason"] == "payment_timeout":
@@ -98,7 +118,7 @@ class Customer:
             f"{count} refund(s) completed",
         )
 
-    def fate(self, order_id: str, **plan: Any) -> None:
+    def fate(self, order_id: str, plan: dict[str, Any]) -> None:
         """What becomes of the order's next parcel."""
         url = f"{self.stack.settings.logistics_url}/v1/control/next"
         deadline = time.monotonic() + PATIENCE
@@ -126,8 +146,9 @@ class Customer:
         assert asked["status"] == "REFUND_REQUESTED"
         rma = asked["returns"][-1]["rma"]
         self.do("POST", f"/v1/admin/returns/{rma}/approve", staff=True)
-        back = self.returned(order_id, "received")
-        assert back["returns"][-1]["tracking_number"], "the carrier made a label, and brought it back"
+        self.returned(order_id, "received")
+        # The news of the label may come after its goods: who asked the carrier for it may have been killed meanwhile.
+        self.until(order_id, lambda order: bool(order["returns"][-1]["tracking_number"]), "labelled")
         looked = {"items": [{"line_id": "L1", "condition": condition}]}
         return self.do("POST", f"/v1/admin/returns/{rma}/inspect", looked, staff=True)
 
@@ -135,9 +156,15 @@ class Customer:
         """The order once the last of its returns (the view may not have it yet) is in this status."""
         return self.until(order_id, lambda order: [one["status"] for one in order["returns"]][-1:] == [status], status)
 
-    def timeline(self, order_id: str) -> list[str]:
-        items = self.stack.call("GET", f"/v1/orders/{order_id}/events", admin="clerk").json()["items"]
-        return [event["type"] for event in items]
+    def timeline(self, order_id: str, end: str) -> list[tuple[str, datetime]]:
+        """The order's events, type and time, once one of type `end` is there: their view may be behind the orders'."""
+
+        def told() -> list[tuple[str, datetime]]:
+            items = self.stack.call("GET", f"/v1/orders/{order_id}/events", admin="clerk").json()["items"]
+            events = [(event["type"], datetime.fromisoformat(event["occurred_at"])) for event in items]
+            return events if end in dict(events) else []
+
+        return self.stack.until(told, f"{order_id} has its {end}", PATIENCE)
 
 
 # One life each. `mug` costs 10.00 and has stock for all.
@@ -146,7 +173,7 @@ class Customer:
 def an_edit_that_costs_more_is_charged_on_top(stack: Stack, mug: str) -> None:
     ada = Customer(stack)
     order_id = ada.place((mug, 1))
-    ada.do("PATCH", f"/v1/orders/{order_id}/items/L1", {"quantity": 3, "reason": "guests"})
+    ada.in_time("PATCH", f"/v1/orders/{order_id}/items/L1", {"quantity": 3, "reason": "guests"})
     edited = ada.until(order_id, lambda order: order["items"][0]["quantity"] == 3, "edited")
     assert [(payment["purpose"], payment["status"]) for payment in edited["payments"]] == [
         ("order", "captured"),
@@ -158,13 +185,13 @@ def an_edit_that_costs_more_is_charged_on_top(stack: Stack, mug: str) -> None:
     assert sum(charged) == cents(order["total"])
     assert refunded == []
     assert order["items"][0]["quantities"]["delivered"] == 3
-    assert "OrderEditCompleted" in ada.timeline(order_id)
+    assert "OrderEditCompleted" in dict(ada.timeline(order_id, "OrderDelivered"))
 
 
 def an_edit_that_costs_less_is_refunded(stack: Stack, mug: str) -> None:
     ada = Customer(stack)
     order_id = ada.place((mug, 3))
-    ada.do("PATCH", f"/v1/orders/{order_id}/items/L1", {"quantity": 1})
+    ada.in_time("PATCH", f"/v1/orders/{order_id}/items/L1", {"quantity": 1})
     ada.refunded(order_id)
     order = ada.delivered(order_id)
     charged, refunded = ada.books(order_id)
@@ -183,9 +210,11 @@ def an_edit_that_costs_less_is_refunded(stack: Stack, mug: str) -> None:
 def cancelled_units_are_refunded_and_the_rest_is_delivered(stack: Stack, mug: str) -> None:
     ada = Customer(stack)
     order_id = ada.place((mug, 3))
-    paid = ada.status(order_id, "PAYMENT_CONFIRMED", "PROCESSING")
+    paid = ada.status(order_id, "PAYMENT_CONFIRMED", "PROCESSING", "SHIPPED", "DELIVERED")
     items = [{"line_id": "L1", "quantity": 1}]
-    ada.do("POST", f"/v1/orders/{order_id}/cancel", {"reason": "changed_mind", "items": items})
+    left = ada.in_time("POST", f"/v1/orders/{order_id}/cancel", {"reason": "changed_mind", "items": items})
+    if left["status"] != "PAYMENT_CONFIRMED":
+        raise TooLate  # the parcel may be on its way with all three
     ada.refunded(order_id)
     order = ada.delivered(order_id)
     units = {"ordered": 3, "cancelled": 1, "shipped": 2, "delivered": 2, "returned": 0}
@@ -249,8 +278,7 @@ def a_held_order_that_staff_cancels_is_never_charged(stack: Stack, mug: str) -> 
 
 def what_the_warehouse_does_not_find_is_refunded(stack: Stack, mug: str) -> None:
     ada = Customer(stack)
-    order_id = ada.place((mug, 3))
-    ada.fate(order_id, short=[{"line": "L1", "quantity": 1}])
+    order_id = ada.place((mug, 3), fate={"short": [{"line": "L1", "quantity": 1}]})
     order = ada.delivered(order_id)
     assert order["items"][0]["quantities"]["cancelled"] == 1
     assert order["items"][0]["quantities"]["delivered"] == 2
@@ -261,11 +289,10 @@ def what_the_warehouse_does_not_find_is_refunded(stack: Stack, mug: str) -> None
 
 def a_parcel_that_nobody_took_comes_again(stack: Stack, mug: str) -> None:
     ada = Customer(stack)
-    order_id = ada.place((mug, 1))
-    ada.fate(order_id, fail_attempts=1)
+    order_id = ada.place((mug, 1), fate={"fail_attempts": 1})
     order = ada.delivered(order_id)
     assert order["shipments"][0]["delivery_attempts"] == 1
-    timeline = ada.timeline(order_id)
+    timeline = [type for type, _ in ada.timeline(order_id, "OrderDelivered")]
     first = timeline.index("OrderDeliveryFailed")
     assert timeline.index("OrderShipped") < first < timeline.index("OrderDelivered")
     assert timeline[first:].count("OrderShipmentDispatched") == 1, "it was sent out again"
@@ -273,8 +300,7 @@ def a_parcel_that_nobody_took_comes_again(stack: Stack, mug: str) -> None:
 
 def a_lost_parcel_is_sent_anew(stack: Stack, mug: str) -> None:
     ada = Customer(stack)
-    order_id = ada.place((mug, 2))
-    ada.fate(order_id, lose=True)
+    order_id = ada.place((mug, 2), fate={"lose": True})
     order = ada.delivered(order_id)
     assert [parcel["status"] for parcel in order["shipments"]] == ["lost", "delivered"]
     assert order["items"][0]["quantities"]["delivered"] == 2
@@ -307,6 +333,7 @@ def an_exchange_becomes_an_order_that_is_delivered_too(stack: Stack, mug: str) -
 
     (new,) = stack.until(made, "the order in exchange", PATIENCE)
     assert [(item["sku"], item["quantity"]) for item in ada.delivered(new["id"])["items"]] == [(other, 1)]
+    ada.refunded(order_id)
     assert ada.books(order_id)[1] == [1190]
     assert ada.books(new["id"]) == ([cents(new["total"])], [])
 
@@ -343,7 +370,7 @@ LIVES: list[Life] = [
 
 
 def test_a_paid_order_is_delivered_within_15_seconds(lively_stack: Stack) -> None:
-    """One of three, so that a machine which does something else for a moment is forgiven."""
+    """One of six, so that a machine which does something else for a while is forgiven."""
     ada = Customer(lively_stack)
     mug = lively_stack.product(stock=10)
     took: list[timedelta] = []
@@ -354,27 +381,28 @@ def test_a_paid_order_is_delivered_within_15_seconds(lively_stack: Stack) -> Non
         except TooLate:
             continue
         assert order["shipments"][0]["tracking_url"].startswith("http")
-        events = lively_stack.call("GET", f"/v1/orders/{order_id}/events", customer=ada.id).json()["items"]
-        at = {event["type"]: datetime.fromisoformat(event["occurred_at"]) for event in events}
+        at = dict(ada.timeline(order_id, "OrderDelivered"))
         took.append(at["OrderDelivered"] - at["OrderPaymentConfirmed"])
-        if took[-1] < timedelta(seconds=15) or len(took) == 3:
+        if took[-1] < timedelta(seconds=15):
             break
     print(f"from payment to delivery: {', '.join(f'{one.total_seconds():.1f} s' for one in took)}")
-    assert min(took) < timedelta(seconds=15)
+    assert took
+    assert took[-1] < timedelta(seconds=15)
 
 
 @pytest.fixture(scope="module")
 def lives(lively_stack: Stack) -> Iterator[dict[Life, Future[None]]]:
     mug = lively_stack.product(stock=1_000)
     with ThreadPoolExecutor(len(LIVES)) as pool:
-        yield {life: pool.submit(lived, life, lively_stack, mug) for life in LIVES}
+        yield {life: pool.submit(lived, partial(life, lively_stack, mug)) for life in LIVES}
 
 
-def lived(life: Life, stack: Stack, mug: str) -> None:
+def lived(life: Callable[[], T]) -> T:
+    """What the life comes to; it is begun again where it was too late for it."""
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
-            return life(stack, mug)
+            return life()
         except TooLate:
             if time.monotonic() > deadline:
                 raise
@@ -414,27 +442,29 @@ KILLED = (
 )
 STEP = 25
 """So many events of orders lie between two kills."""
+CANCELS = 2
+FATES: dict[int, dict[str, Any]] = {
+    3: {"fail_attempts": 1},
+    4: {"lose": True},
+    5: {"short": [{"line": "L1", "quantity": 1}]},
+}
+"""Kind of life → what becomes of its first parcel."""
 
 
 def as_far_as_it_goes(stack: Stack, mug: str, code: str, n: int) -> str:
-    """A life of kind n, whatever it comes to; the order's id once it is at its end."""
+    """A life of kind n; the order's id once it is at its end. An edit or a cancellation that is refused, because it was
+    too late for it, is left at that; but an order that was not paid in time, because the saga was dead, is no life."""
     ada = Customer(stack)
     codes = [code] if n % 5 == 0 else []
-    order_id = ada.place((mug, 2), promo_codes=codes)
-    match n % 10:
-        case 0 | 1:
-            ada.ask("PATCH", f"/v1/orders/{order_id}/items/L1", {"quantity": 3 - 2 * (n % 2)})
-        case 2:
-            ada.ask("POST", f"/v1/orders/{order_id}/cancel", {"reason": "changed_mind"})
-        case 3:
-            ada.fate(order_id, fail_attempts=1)
-        case 4:
-            ada.fate(order_id, lose=True)
-        case 5:
-            ada.fate(order_id, short=[{"line": "L1", "quantity": 1}])
-        case _:
-            pass
-    if ada.status(order_id, *ENDS)["status"] == "DELIVERED" and n % 10 > 5:
+    order_id = ada.place((mug, 2), promo_codes=codes, fate=FATES.get(n % 10))
+    if n % 10 in (0, 1):
+        ada.ask("PATCH", f"/v1/orders/{order_id}/items/L1", {"quantity": 3 - 2 * (n % 2)})
+    elif n % 10 == CANCELS:
+        ada.ask("POST", f"/v1/orders/{order_id}/cancel", {"reason": "changed_mind"})
+    end = ada.status(order_id, *ENDS)
+    if end["status"] == "CANCELLED" and end["cancellation"]["reason"] == "payment_timeout":
+        raise TooLate(order_id)
+    if end["status"] == "DELIVERED" and n % 10 > 5:
         ada.sent_back(order_id, "as_new", quantity=1 + n % 2, reason="defective")
         ada.returned(order_id, "closed")
     return order_id
@@ -447,20 +477,18 @@ def test_kill_9_of_each_in_the_middle_of_20_lives(lively_stack: Stack) -> None:
     stack.done("PUT", f"/v1/admin/promotions/{code}", {"kind": "percentage", "percent": 10})
     dead = {}
     with ThreadPoolExecutor(20) as pool:
-        going = [pool.submit(as_far_as_it_goes, stack, mug, code, n) for n in range(20)]
+        going = [pool.submit(lived, partial(as_far_as_it_goes, stack, mug, code, n)) for n in range(20)]
         for name in KILLED:
             goes_on(stack, going)
             dead[name] = stack.kill(name)
         orders = [future.result() for future in going]
     for name, pid in dead.items():
-        stack.back(name, pid)
-    ends = [stack.order(order_id) for order_id in orders]
-    print("kill -9:", *sorted(f"{order['status']} {(order['cancellation'] or {}).get('reason', '')}" for order in ends))
-    reasons = {order["cancellation"]["reason"] for order in ends if order["status"] == "CANCELLED"}
-    # The payment's ten seconds may be over before a saga that died is back.
-    assert reasons <= {"changed_mind", "customer_request", "payment_timeout"}
-    assert any(order["status"] == "DELIVERED" for order in ends)
+        stack.back(name, pid, PATIENCE)
     balanced(stack)
+    ends = [stack.until(partial(stack.order, order_id), f"{order_id} is shown")["status"] for order_id in orders]
+    print("kill -9:", *ends)
+    for n, end in enumerate(ends):
+        assert end in ({"DELIVERED", "CANCELLED"} if n % 10 == CANCELS else {"DELIVERED", "REFUNDED"}), orders[n]
     everyone_was_told_once(stack)
 
 
@@ -483,7 +511,7 @@ def balanced(stack: Stack) -> None:
         return not any(under_way(orjson.loads(row["document"])) for row in rows)
 
     stack.until(rests, "nothing is under way", PATIENCE)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while True:
         try:
             assert_balanced(stack)
@@ -520,8 +548,12 @@ def everyone_was_told_once(stack: Stack) -> None:
     assert told() == expected
     asked = [record.message.data.event_id for record in stack.read("notification.commands") if record.message]
     assert len(asked) == len(set(asked)), "nothing was asked for twice"
-    results = [record.message.data for record in stack.read("notification.events") if record.message]
-    assert expected <= {sent.message_id for sent in results if isinstance(sent, NoticeSent)}
+
+    def on_record() -> set[str]:
+        results = [record.message.data for record in stack.read("notification.events") if record.message]
+        return {sent.message_id for sent in results if isinstance(sent, NoticeSent)}
+
+    stack.until(lambda: expected <= on_record(), "what was sent is on record", PATIENCE)
 
 
 def message_ids(stack: Stack) -> set[str]:

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
+from processors.order.names import payment_attempt_id
 from schemas import commands as c
 from schemas import events as e
 from schemas.base import Command, Payload
 from schemas.order import Order, ShipmentLine
+from tests.simulation.bank import Charge
 from tests.simulation.shop import STAFF, books_agree, events, open_exceptions, policy, promotion, retry, used
 from tests.simulation.test_placing import SEEDS, adjust, exceptions, order, order_id, send, stock
 from tests.simulation.world import World
@@ -42,6 +44,17 @@ def test_after_a_decline_the_customer_pays_again_and_the_stock_was_kept(seed: in
     assert found.status == "PAYMENT_CONFIRMED"
     assert [p.status for p in found.payments] == ["declined", "captured"]
     books_agree(world, [found])
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_another_amount_than_was_asked_for_is_one_exception(seed: int) -> None:
+    world = shop(seed)
+    attempt_id = payment_attempt_id(order_id(1), 1)
+    world.bank.charges[attempt_id] = Charge(1_000_000, "captured")
+    send(world, 1, create(line("MUG", 1), submit=True))
+    world.pass_time(120)
+    assert order(world, 1).captured == 1_000_000
+    assert exceptions(world, 1) == (["amount_differs"], [])
 
 
 def test_the_last_attempt_cancels_and_a_customer_who_stays_away_runs_out_of_time(tmp_path: Path) -> None:

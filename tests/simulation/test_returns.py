@@ -15,6 +15,7 @@ from schemas.base import Command, Message, Payload
 from schemas.codec import decode
 from schemas.inventory import CommitStock
 from schemas.logistics import CarrierReported, MakeReturnLabel, ReturnLabelFailed, ReturnLabelMade
+from schemas.notification import SendNotice
 from schemas.operations import DeadLettered, ExceptionOpened
 from schemas.order import Order, ShipmentLine
 from schemas.policy import Policy
@@ -134,6 +135,25 @@ def test_goods_come_back_and_money_goes_back(seed: int) -> None:
     assert exceptions(world, 1) == ([], [])
     world.pass_time(BACK_WITHIN + 1)
     assert order(world, 1).version == found.version, "its deadline is over with it"
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_news_of_the_label_may_come_at_any_time_after_the_goods(seed: int) -> None:
+    world = delivered(seed)
+    rma = approved(world, wish("L1", 3, "defective"), wish("L2", 1, "defective"))
+    arrives(world, rma)
+    world.settle()
+    send(world, 1, c.InspectReturn(rma=rma), **STAFF)
+    for _ in range(world.random.randrange(30)):
+        world.step()
+    labelled(world, rma)
+    found = balanced(world)
+    assert (found.status, found.returns[0].status) == ("REFUNDED", "closed")
+    assert (found.returns[0].carrier, found.returns[0].tracking_number) == ("ups", "1Z-R")
+    kinds = [x.kind for x in world.messages("notification.commands") if isinstance(x, SendNotice)]
+    assert "return_received" in kinds
+    assert "return_label" not in kinds
+    assert exceptions(world, 1) == ([], [])
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -78,7 +78,8 @@ class Stack:
         self.data_dir = data_dir
         self.url = found.url
         self.settings: Settings = stack_settings(data_dir)
-        self.http = httpx.Client(base_url=found.url, timeout=30)
+        # A connection is given up before the gateway gives it up (5 s), so that no request meets one that just closes.
+        self.http = httpx.Client(base_url=found.url, timeout=30, limits=httpx.Limits(keepalive_expiry=2))
         self._tokens: dict[tuple[str | None, str | None], str] = {}
 
     # HTTP
