@@ -24,7 +24,12 @@ State = Literal["waiting", "starting", "ready", "degraded", "failed", "restartin
 
 _ROTATE_BYTES = 10_000_000
 # Of the services: a path that answers 200 once they are ready. The broker is asked in its own protocol.
-_PATHS = {"clickhouse": "/ping", "payment-provider": "/healthz", "logistics-partners": "/healthz"}
+_PATHS = {
+    "clickhouse": "/ping",
+    "clickhouse-replica": "/ping",
+    "payment-provider": "/healthz",
+    "logistics-partners": "/healthz",
+}
 
 
 @dataclass

@@ -108,11 +108,13 @@ def _serve(name: str) -> None:
         from runtime.stack import free_port
 
         embedded_kafka.exec_kafka(here.data_dir, _port(f"//{here.kafka_bootstrap}"), free_port())
-    elif name == "clickhouse":
+    elif name in ("clickhouse", "clickhouse-replica"):
         from runtime import embedded_clickhouse
 
-        password = here.clickhouse_password.get_secret_value()
-        embedded_clickhouse.serve(here.data_dir, "127.0.0.1", _port(here.clickhouse_url), password)
+        folder, url = here.data_dir, here.clickhouse_url
+        if name == "clickhouse-replica":
+            folder, url = here.data_dir / name, here.clickhouse_replica_url or "OMS_CLICKHOUSE_REPLICA_URL"
+        embedded_clickhouse.serve(folder, "127.0.0.1", _port(url), here.clickhouse_password.get_secret_value())
     elif name == "payment-provider":
         from sandbox import payment_provider
 

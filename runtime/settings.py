@@ -32,6 +32,9 @@ class Settings(BaseSettings):
 
     # ClickHouse
     clickhouse_url: str = "http://127.0.0.1:8123"
+    clickhouse_replica_url: str | None = Field(
+        default=None, description="a second one with the same users, filled by the sink views-replica"
+    )
     clickhouse_user: str = "default"
     clickhouse_password: SecretStr = SecretStr("")
     clickhouse_database: str = "oms"

@@ -13,7 +13,7 @@ import random
 import secrets
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -30,6 +30,7 @@ GATEWAY_PORT = 8080
 SERVICES = {
     "kafka": ("OMS_KAFKA_BOOTSTRAP", "127.0.0.1:{port}", 9092),
     "clickhouse": ("OMS_CLICKHOUSE_URL", "http://127.0.0.1:{port}", 8123),
+    "clickhouse-replica": ("OMS_CLICKHOUSE_REPLICA_URL", "http://127.0.0.1:{port}", 8124),
     "payment-provider": ("OMS_PAYMENT_URL", "http://127.0.0.1:{port}", 8090),
     "logistics-partners": ("OMS_LOGISTICS_URL", "http://127.0.0.1:{port}", 8091),
 }
@@ -166,8 +167,8 @@ def webhook_secret(data_dir: Path) -> str:
 
 
 @contextmanager
-def reserved_ports(gateway_port: int) -> Iterator[dict[str, int]]:
-    """A port for the gateway and for each service that the environment doesn't place elsewhere.
+def reserved_ports(gateway_port: int, services: Collection[str]) -> Iterator[dict[str, int]]:
+    """A port for the gateway and for each of the services that the environment doesn't place elsewhere.
 
     The gateway gets the port asked for (0: any). A service whose usual port is taken gets another. They stay ours
     until the block ends, also against other stacks that are starting at this moment.
@@ -182,7 +183,7 @@ def reserved_ports(gateway_port: int) -> Iterator[dict[str, int]]:
         if gateway_port and not _claim(gateway_port, claims):
             raise UserError(f"Port {gateway_port} is taken by another program: choose another one with --port.")
         for name, (variable, _, usual) in SERVICES.items():
-            if variable not in os.environ:
+            if name in services and variable not in os.environ:
                 ports[name] = usual if _claim(usual, claims) else _any_port(claims)
         yield {**ports, "gateway": gateway}
     finally:

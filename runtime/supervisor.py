@@ -33,7 +33,7 @@ CRASH_LOOP, CRASH_LOOP_WINDOW = 5, 60.0
 STOP_ORDER: tuple[tuple[float, tuple[str, ...]], ...] = (
     (4.0, ("gateway",)),
     (6.0, ("processor", "worker", "sink")),
-    (3.0, ("payment-provider", "logistics-partners", "clickhouse")),
+    (3.0, ("payment-provider", "logistics-partners", "clickhouse", "clickhouse-replica")),
     (6.0, ("kafka",)),
 )
 TOPICS = "topics"
@@ -52,15 +52,16 @@ def up(data_dir: Path, port: int, say: Say) -> None:
         UserError: it can't be started, and why.
     """
     data_dir = data_dir.absolute()
-    with stack.locked(data_dir), stack.reserved_ports(port) as ports:
-        env = _environment(data_dir, ports)
+    with stack.locked(data_dir):
         described = topology.load(stack.stack_settings(data_dir).topology)
-        children = plan(described, data_dir, ports)
-        _fetch(children, say)
-        url = f"http://127.0.0.1:{ports['gateway']}"
-        me = psutil.Process()
-        stack.write_stack(data_dir, Stack(me.pid, me.create_time(), url, ports, env))
-        asyncio.run(Supervisor(data_dir, children, env, url, say).run())
+        with stack.reserved_ports(port, described.services_for("embedded")) as ports:
+            env = _environment(data_dir, ports)
+            children = plan(described, data_dir, ports)
+            _fetch(children, say)
+            url = f"http://127.0.0.1:{ports['gateway']}"
+            me = psutil.Process()
+            stack.write_stack(data_dir, Stack(me.pid, me.create_time(), url, ports, env))
+            asyncio.run(Supervisor(data_dir, children, env, url, say).run())
 
 
 def _environment(data_dir: Path, ports: dict[str, int]) -> dict[str, str]:
@@ -90,7 +91,7 @@ def plan(described: topology.Topology, data_dir: Path, ports: dict[str, int]) ->
     )
     for kind, processes in sections:
         for name, process in processes.items():
-            needs = {TOPICS, "kafka", *process.needs, *(["clickhouse"] if kind in ("sink", "gateway") else [])}
+            needs = {TOPICS, "kafka", *process.needs}
             for slot in range(process.instances["embedded"]):
                 port = ports["gateway"] + slot if kind == "gateway" else None
                 wanted = tuple(sorted(needs & {TOPICS, *services}))

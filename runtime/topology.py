@@ -139,6 +139,7 @@ class Sink(_Process):
     run: Target
     views: tuple[str, ...] = Field(min_length=1)
     guarantee: Literal["effectively-once"]
+    instances: dict[Profile, Annotated[int, Field(ge=0)]] = Field(description="0: that profile does without it")
 
 
 class Gateway(_Process):
@@ -206,6 +207,11 @@ class Topology(_Strict):
     def instances(self, name: str, profile: Profile) -> int:
         """How many of a process run."""
         return self.process(name).instances[profile]
+
+    def services_for(self, profile: Profile) -> tuple[str, ...]:
+        """Kafka, and the services that a process needs of which there are instances."""
+        needed = {need for process in self.processes() if process.instances[profile] for need in process.needs}
+        return tuple(name for name in self.services if name in needed | {"kafka"})
 
     def partitions(self, profile: Profile) -> int:
         """Of every topic and changelog: all have the same number, so all with the same key are co-partitioned."""

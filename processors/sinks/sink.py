@@ -94,6 +94,17 @@ def run(settings: Settings, name: str) -> None:
         sink.close()
 
 
+def run_replica(settings: Settings, name: str) -> None:
+    """The same into the second ClickHouse, whose progress is its own.
+
+    Raises:
+        UserError: there is none, or as `run`.
+    """
+    if settings.clickhouse_replica_url is None:
+        raise UserError(f"{name} fills a second ClickHouse: say where it is with OMS_CLICKHOUSE_REPLICA_URL.")
+    run(settings.model_copy(update={"clickhouse_url": settings.clickhouse_replica_url}), name)
+
+
 class Sink:
     """One process of a sink: its consumer, its ClickHouse client, and what it tells of itself."""
 

@@ -55,5 +55,19 @@ def test_every_service_of_the_topology_can_be_placed_and_asked(tmp_path: Path) -
     assert set(described.services) == {*_PATHS, "kafka"}
     ports = dict.fromkeys([*described.services, "gateway"], 1)
     children = {child.name: child for child in plan(described, tmp_path, ports)}
+    assert {"clickhouse", "kafka"} <= {*children["views"].needs} & {*children["gateway"].needs}
     assert "logistics-partners" in children["logistics"].needs
     assert children["logistics-partners"].needs == ()
+
+
+def test_the_second_clickhouse_is_started_for_those_who_ask_for_its_sink(tmp_path: Path) -> None:
+    described = load()
+    assert "views-replica" not in {child.name for child in plan(described, tmp_path, {"gateway": 1})}
+    assert set(described.services) - set(described.services_for("embedded")) == {"clickhouse-replica"}
+    sink = described.sinks["views-replica"].model_copy(update={"instances": {"embedded": 1, "production": 1}})
+    asked = described.model_copy(update={"sinks": {**described.sinks, "views-replica": sink}})
+    assert set(asked.services_for("embedded")) == set(asked.services)
+    ports = dict.fromkeys([*asked.services, "gateway"], 1)
+    children = {child.name: child for child in plan(asked, tmp_path, ports)}
+    assert children["views-replica"].needs == ("clickhouse-replica", "kafka", "topics")
+    assert _environment(tmp_path, ports)["OMS_CLICKHOUSE_REPLICA_URL"] == "http://127.0.0.1:1"
