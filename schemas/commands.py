@@ -90,7 +90,7 @@ class CompleteEdit(Payload, family="order.commands"):
 
 
 class FailEdit(Payload, family="order.commands"):
-    """reason: out_of_stock | payment_declined | promotion_unavailable."""
+    """reason: out_of_stock | payment_declined | promotion_unavailable | fraud."""
 
     edit_id: str
     reason: str

@@ -126,7 +126,8 @@ class OrderPromotionRemoved(Payload, family="order.events"):
 class OrderEditRequested(Payload, family="order.events"):
     """A placed order is to change, once stock, promotion and (`amount`, minor units) money for it are there: then
     the event that `edit.kind` names and OrderEditCompleted follow, else OrderEditFailed. `payment_token`,
-    `valid_until` and `due_at` belong to the payment of the difference, if there is one."""
+    `valid_until` and `due_at` belong to the payment of the difference, if there is one; so do the addresses, as they
+    will be, which the fraud scoring looks at."""
 
     edit: Edit
     amount: Minor = 0
@@ -135,6 +136,8 @@ class OrderEditRequested(Payload, family="order.events"):
     valid_until: Instant
     due_at: Instant
     authorize: bool = Field(default=False, description="only reserve `amount`; it is captured on shipment")
+    shipping_address: Address | None = None
+    billing_address: Address | None = None
 
 
 class OrderEditCompleted(Payload, family="order.events"):
@@ -156,7 +159,7 @@ class OrderEditCompleted(Payload, family="order.events"):
 
 class OrderEditFailed(Payload, family="order.events"):
     """The change does not happen; the order is as it was. reason: out_of_stock | payment_declined |
-    promotion_unavailable | timeout | fulfilment_begun."""
+    promotion_unavailable | fraud | timeout | fulfilment_begun."""
 
     edit_id: str
     kind: str

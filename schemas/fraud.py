@@ -13,7 +13,8 @@ Family("fraud.results", Message)
 
 
 class ScoreOrder(Payload, family="fraud.commands"):
-    """aspect: customer | address. `subject` is the message key. Everything is there that default rules look at."""
+    """An order as it was submitted, or as an edit that costs more would make it (`submitted_at`: when that was asked
+    for). aspect: customer | address. `subject` is the message key. Everything is there that default rules look at."""
 
     aspect: str
     subject: str
@@ -23,11 +24,14 @@ class ScoreOrder(Payload, family="fraud.commands"):
     shipping_country: str
     billing_country: str
     submitted_at: Instant
+    order_version: int = 0
 
 
 class OrderScored(Payload, family="fraud.results"):
-    """0 (nothing found) to 100; `reasons` are stable words: customer_velocity, address_velocity, amount, mismatch."""
+    """0 (nothing found) to 100; `reasons` are stable words: customer_velocity, address_velocity, amount, mismatch.
+    `order_version` is the command's."""
 
     aspect: str
     score: int
     reasons: tuple[str, ...] = ()
+    order_version: int = 0

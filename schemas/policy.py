@@ -162,7 +162,8 @@ class EditRules(Rules):
 
 class FraudRules(Rules):
     """Scores are 0 to 100 an aspect and are added up. Below `review_at` the order goes on, from `reject_at` on it is
-    cancelled, between them it is held for a review."""
+    cancelled, between them it is held for a review. An edit that costs more is scored as an order of its own, and
+    fails from `review_at` on."""
 
     enabled: bool = True
     review_at: int = Field(default=50, ge=1)

@@ -44,7 +44,8 @@ def score(before: Velocity, order: ScoreOrder, rules: FraudRules) -> tuple[Veloc
     if by_customer and order.shipping_country != order.billing_country:
         found.append(("mismatch", rules.mismatch_score))
     total = min(HIGHEST, sum(points for _, points in found))
-    return velocity, OrderScored(aspect=order.aspect, score=total, reasons=tuple(reason for reason, _ in found))
+    reasons = tuple(reason for reason, _ in found)
+    return velocity, OrderScored(aspect=order.aspect, score=total, reasons=reasons, order_version=order.order_version)
 
 
 def _with(before: Velocity, at: Instant, often: int, rules: FraudRules) -> Velocity:

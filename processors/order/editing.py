@@ -304,6 +304,8 @@ def _requested(order: Order, edit: Edit, at: Instant, policy: Policy) -> Decisio
             valid_until=min(at + policy.payment.submit_within, due_at),
             due_at=due_at,
             authorize=bool(due) and policy.payment.capture == "on_shipment",
+            shipping_address=(edit.shipping_address or order.shipping_address) if due else None,
+            billing_address=order.billing_address if due else None,
         )
     ]
 

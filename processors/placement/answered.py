@@ -76,10 +76,26 @@ def _promotion_answered(placement: Placement, code: str, version: int, fate: str
 
 
 def _scored(placement: Placement, scored: f.OrderScored) -> Placement:
-    if not any(s.aspect == scored.aspect and s.score is None for s in placement.scores):
-        return placement
-    found = Score(aspect=scored.aspect, score=scored.score, reasons=scored.reasons)
-    return placement.but(scores=tuple(found if s.aspect == scored.aspect else s for s in placement.scores))
+    """Of the order as it was submitted, or of the edit that waits."""
+    edit = placement.edit
+    if _open(placement.scores, scored):
+        return placement.but(scores=_with_score(placement.scores, scored))
+    if edit is not None and _open(edit.scores, scored):
+        return placement.but(edit=edit.model_copy(update={"scores": _with_score(edit.scores, scored)}))
+    return placement
+
+
+def _open(asked: tuple[Score, ...], scored: f.OrderScored) -> bool:
+    return any(_answers(scored, s) for s in asked)
+
+
+def _answers(scored: f.OrderScored, asked: Score) -> bool:
+    return (asked.aspect, asked.version, asked.score) == (scored.aspect, scored.order_version, None)
+
+
+def _with_score(asked: tuple[Score, ...], scored: f.OrderScored) -> tuple[Score, ...]:
+    said = {"score": scored.score, "reasons": scored.reasons}
+    return tuple(s.model_copy(update=said) if _answers(scored, s) else s for s in asked)
 
 
 def _paid(placement: Placement, made: p.PaymentCaptured | p.PaymentAuthorized, fate: str) -> Placement:

@@ -4,7 +4,7 @@ decides, and its event is what gives back (`evolve`)."""
 from __future__ import annotations
 
 from processors.placement import payments
-from processors.placement.model import Cause, PendingEdit, Placement, Send
+from processors.placement.model import Cause, PendingEdit, Placement, Send, reasons
 from schemas import commands as c
 from schemas import events as e
 from schemas.payment import PaymentDeclined
@@ -35,6 +35,9 @@ def _failure(edit: PendingEdit, after: Placement, cause: Cause) -> c.FailEdit:
     if after.refused_codes:
         detail = ", ".join(after.refused_codes)
         return c.FailEdit(edit_id=edit.edit_id, reason="promotion_unavailable", detail=detail)
+    attempt = after.attempt(edit.attempt_id)
+    if attempt is not None and attempt.fate == "requested":  # it was not charged, because of the score
+        return c.FailEdit(edit_id=edit.edit_id, reason="fraud", detail=reasons(edit.scores))
     code = cause.data.code if isinstance(cause.data, PaymentDeclined) else None
     return c.FailEdit(edit_id=edit.edit_id, reason="payment_declined", detail=code)
 

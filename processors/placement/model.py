@@ -36,11 +36,20 @@ class Use(Model):
 
 
 class Score(Model):
-    """What the fraud scoring says of one aspect; None: nothing yet."""
+    """What the fraud scoring says of one aspect; None: nothing yet. `version` as in Need."""
 
     aspect: str
     score: int | None = None
     reasons: tuple[str, ...] = ()
+    version: int = 0
+
+
+def total(scores: tuple[Score, ...]) -> int:
+    return sum(s.score or 0 for s in scores)
+
+
+def reasons(scores: tuple[Score, ...]) -> str:
+    return ", ".join(dict.fromkeys(reason for s in scores for reason in s.reasons))
 
 
 class Attempt(Model):
@@ -96,9 +105,9 @@ class Timer(Model):
 
 
 class PendingEdit(Model):
-    """A change of the placed order that waits. step: waiting (for the first payment) | asking (stock and promotions) |
-    paying | completing | failing; the last two are over with [order]'s event. `rises` are the lines that want more than
-    now (until they are asked for), `codes` its new promotions."""
+    """A change of the placed order that waits. step: waiting (for the first payment) | asking (stock, promotions and
+    scoring) | paying | completing | failing; the last two are over with [order]'s event. `rises` are the lines that
+    want more than now (until they are asked for), `codes` its new promotions, `scores` what the scoring says of it."""
 
     edit_id: str
     version: int
@@ -107,6 +116,7 @@ class PendingEdit(Model):
     attempt_id: str | None = None
     step: str = "waiting"
     short: tuple[str, ...] = ()  # SKUs of rises that were refused
+    scores: tuple[Score, ...] = ()
 
 
 class Placement(Model):
@@ -169,14 +179,6 @@ class Placement(Model):
     @property
     def refused_codes(self) -> tuple[str, ...]:
         return tuple(u.code for u in self.uses if u.fate == "refused")
-
-    @property
-    def score(self) -> int:
-        return sum(s.score or 0 for s in self.scores)
-
-    @property
-    def score_reasons(self) -> str:
-        return ", ".join(dict.fromkeys(reason for s in self.scores for reason in s.reasons))
 
     @property
     def refusal(self) -> str:

@@ -82,4 +82,4 @@ def _need(line: dict[str, Any], version: int) -> dict[str, Any]:
     return {"line_id": line["line_id"], "sku": line["sku"], **units, "version": version, "fate": line["fate"]}
 
 
-PLACEMENT = Shape(Placement, 2, {1: _with_edits_and_reviews})
+PLACEMENT = Shape(Placement, 3, {1: _with_edits_and_reviews, 2: dict})  # 3: scores of edits, which have defaults

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from processors.placement.model import POOL, Cause, Need, Placement, Send, Use
+from processors.placement.model import POOL, Cause, Need, Placement, Score, Send, Use
 from schemas import events as e
-from schemas.base import Event
+from schemas.base import Event, Instant
 from schemas.fraud import ScoreOrder
 from schemas.inventory import ReleaseStock, ReserveStock
 from schemas.promotion import RedeemPromotion, ReleasePromotion
@@ -68,31 +68,35 @@ def _give_back(use: Use, version: int) -> Send:
 
 
 def scores(after: Placement, cause: Cause) -> list[Send]:
-    """Each aspect of the order is scored where everything about its subject comes together."""
-    submitted = cause.data
-    if not isinstance(submitted, e.OrderSubmitted) or not isinstance(cause, Event):
+    """Each aspect of the order, or of an edit that costs more, is scored where everything about its subject comes
+    together."""
+    if not isinstance(cause, Event):
         return []
-    shipping, billing = submitted.shipping_address, submitted.billing_address
+    match cause.data:
+        case e.OrderSubmitted(totals=totals) as placed:
+            return [_score(x, after, totals.total, placed, cause.occurred_at) for x in after.scores]
+        case e.OrderEditRequested(edit=edit) as changed if after.edit is not None:
+            return [_score(x, after, edit.totals.total, changed, cause.occurred_at) for x in after.edit.scores]
+        case _:
+            return []
+
+
+def _score(
+    asked: Score, after: Placement, amount: int, goes: e.OrderSubmitted | e.OrderEditRequested, at: Instant
+) -> Send:
+    shipping, billing = goes.shipping_address, goes.billing_address
     country = shipping.country if shipping else ""
-    subjects = {
-        "customer": f"customer:{submitted.customer_id}",
-        "address": f"address:{shipping.fingerprint if shipping else None}",
-    }
-    return [
-        Send(
-            "fraud.commands",
-            f"score:{asked.aspect}",
-            ScoreOrder(
-                aspect=asked.aspect,
-                subject=subjects[asked.aspect],
-                customer_id=after.customer_id,
-                amount=submitted.totals.total,
-                currency=after.currency,
-                shipping_country=country,
-                billing_country=billing.country if billing else country,
-                submitted_at=cause.occurred_at,
-            ),
-            key=subjects[asked.aspect],
-        )
-        for asked in after.scores
-    ]
+    fingerprint = shipping.fingerprint if shipping else None
+    subject = f"customer:{after.customer_id}" if asked.aspect == "customer" else f"address:{fingerprint}"
+    ask = ScoreOrder(
+        aspect=asked.aspect,
+        subject=subject,
+        customer_id=after.customer_id,
+        amount=amount,
+        currency=after.currency,
+        shipping_country=country,
+        billing_country=billing.country if billing else country,
+        submitted_at=at,
+        order_version=asked.version,
+    )
+    return Send("fraud.commands", f"score:{asked.aspect}:{asked.version}", ask, key=subject)

@@ -6,8 +6,8 @@
                           score too high:       CancelOrder(fraud), or HoldOrder and nothing more until it is released
                           else:                 ChargePayment, or AuthorizePayment
     paid                → ConfirmPayment; declined → FailPayment, and the next attempt is charged when it is requested
-    edit requested      → once paid: ReserveStock and RedeemPromotion for what is new, then ChargePayment for the
-                          difference, then CompleteEdit; whatever is refused: FailEdit
+    edit requested      → ScoreOrder where it costs more; once paid: ReserveStock and RedeemPromotion for what is new,
+                          then ChargePayment for the difference, then CompleteEdit; whatever is refused: FailEdit
     cancelled, edit failed, units or a promotion less
                         → ReleaseStock (or ReserveStock of less), ReleasePromotion
     refund, capture, void requested
@@ -27,7 +27,7 @@ from __future__ import annotations
 
 from processors.placement import edits, exceptions, payments, reservations
 from processors.placement.evolve import evolve
-from processors.placement.model import Cause, Placement, Send
+from processors.placement.model import Cause, Placement, Send, reasons, total
 from processors.placement.timers import timers
 from schemas import commands as c
 from schemas.base import Event
@@ -68,6 +68,6 @@ def _verdict(before: Placement | None, after: Placement) -> list[Send]:
         cancel = c.CancelOrder(reason=after.refusal, skus=after.short_skus)
         return [Send("order.internal", f"refuse:{after.version}", cancel)]
     if after.review and (before is None or before.review != after.review):
-        hold = c.HoldOrder(kind="fraud", reason=after.score_reasons, score=after.score)
+        hold = c.HoldOrder(kind="fraud", reason=reasons(after.scores), score=total(after.scores))
         return [Send("order.internal", f"review:{after.review}", hold)]
     return []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from processors.placement.model import Attempt, Need, PendingEdit, Placement, Use
+from processors.placement.model import Attempt, Need, PendingEdit, Placement, Use, total
 from schemas.policy import FraudRules, Policy
 
 NOTHING_TO_PAY = "nothing-to-pay"
@@ -13,7 +13,7 @@ def advance(placement: Placement, policy: Policy) -> Placement:
         case "placing":
             return _place(placement, policy.fraud)
         case "paid":
-            return _edit(_renew(placement))
+            return _edit(_renew(placement), policy.fraud)
         case _:
             return placement
 
@@ -22,7 +22,7 @@ def _place(placement: Placement, rules: FraudRules) -> Placement:
     """Everybody has answered → refuse the order, have it reviewed, or charge for it."""
     if not placement.answered:
         return placement
-    score = 0 if placement.cleared else placement.score
+    score = 0 if placement.cleared else total(placement.scores)
     if placement.short_skus or placement.refused_codes or score >= rules.reject_at:
         return placement.but(phase="refused")
     if placement.held or placement.review:
@@ -42,15 +42,16 @@ def _renew(placement: Placement) -> Placement:
     return placement
 
 
-def _edit(placement: Placement) -> Placement:
-    """A paid order's edit: stock and promotions are asked; then the difference is paid; then it is completed. Whatever
-    is refused makes it fail."""
+def _edit(placement: Placement, rules: FraudRules) -> Placement:
+    """A paid order's edit: stock, promotions and scoring are asked; then the difference is paid; then it is completed.
+    Whatever is refused makes it fail, and so does a score that would have an order reviewed: an edit can't wait so
+    long, and the order is fine without it."""
     edit = placement.edit
     if edit is not None and edit.step == "waiting":
         placement = _begin(placement, edit)
         edit = placement.edit
     if edit is not None and edit.step == "asking":
-        placement = _after_answers(placement, edit)
+        placement = _after_answers(placement, edit, rules)
         edit = placement.edit
     if edit is not None and edit.step == "paying":
         placement = _after_payment(placement, edit)
@@ -77,11 +78,12 @@ def _risen(need: Need, rise: Need | None) -> Need:
     return need.model_copy(update={"asked": rise.asked, "version": rise.version, "fate": "asked"})
 
 
-def _after_answers(placement: Placement, edit: PendingEdit) -> Placement:
+def _after_answers(placement: Placement, edit: PendingEdit, rules: FraudRules) -> Placement:
     asked: tuple[Need | Use, ...] = (*placement.needs, *placement.uses)
-    if any(x.version == edit.version and x.fate == "asked" for x in asked):
+    unanswered = any(x.version == edit.version and x.fate == "asked" for x in asked)
+    if unanswered or any(s.score is None for s in edit.scores):
         return placement
-    if edit.short or placement.refused_codes:
+    if edit.short or placement.refused_codes or total(edit.scores) >= rules.review_at:
         return _at(placement, edit, "failing")
     attempt = placement.attempt(edit.attempt_id)
     if attempt is None:

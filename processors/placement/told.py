@@ -7,6 +7,7 @@ from typing import Any
 
 from processors.placement.model import Attempt, Need, PendingEdit, Placement, Score, Timer, Transfer, Use
 from schemas import events as e
+from schemas.address import Address
 from schemas.base import Event, Instant
 from schemas.order import CancellationReason, Line, ShipmentLine
 from schemas.policy import Policy
@@ -61,16 +62,17 @@ def _submitted(draft: Placement, submitted: e.OrderSubmitted, version: int, poli
         customer_id=submitted.customer_id or draft.customer_id,
         needs=tuple(_new_need(line, line.quantity, version) for line in submitted.lines),
         uses=tuple(Use(code=applied.terms.code, version=version) for applied in submitted.promotions),
-        scores=_asked_scores(submitted) if policy.fraud.enabled else (),
+        scores=_asked_scores(submitted.customer_id, submitted.shipping_address, version, policy),
         timers=(),
         version=version,
     )
 
 
-def _asked_scores(submitted: e.OrderSubmitted) -> tuple[Score, ...]:
-    address = submitted.shipping_address
-    asked = {"customer": submitted.customer_id, "address": address.fingerprint if address else None}
-    return tuple(Score(aspect=aspect) for aspect, subject in asked.items() if subject)
+def _asked_scores(customer_id: str | None, address: Address | None, version: int, policy: Policy) -> tuple[Score, ...]:
+    if not policy.fraud.enabled:
+        return ()
+    asked = {"customer": customer_id, "address": address.fingerprint if address else None}
+    return tuple(Score(aspect=aspect, version=version) for aspect, subject in asked.items() if subject)
 
 
 def _told_of_money(placement: Placement, data: Any) -> dict[str, Any]:
@@ -126,7 +128,7 @@ def _told_of_the_order(placement: Placement, event: Event[Any], policy: Policy) 
             codes = {applied.terms.code for applied in left} | set(placement.edit.codes if placement.edit else ())
             return {"uses": tuple(use for use in placement.uses if use.code in codes)}
         case e.OrderEditRequested() as requested:
-            return _edit_requested(placement, requested, version)
+            return _edit_requested(placement, requested, version, policy)
         case e.OrderEditCompleted(edit_id=edit_id) as done if placement.edit and placement.edit.edit_id == edit_id:
             over = _edit_over(placement, version)
             renewal = _renewal(done.attempt_id or "", done.expires_at, event.occurred_at, policy)
@@ -181,8 +183,13 @@ def _renewal(attempt_id: str, expires_at: Instant | None, at: Instant, policy: P
     return (Timer(kind="authorization_renewal", due_at=due_at, generation=attempt_id),)
 
 
-def _edit_requested(placement: Placement, requested: e.OrderEditRequested, version: int) -> dict[str, Any]:
+def _edit_requested(
+    placement: Placement, requested: e.OrderEditRequested, version: int, policy: Policy
+) -> dict[str, Any]:
+    """An edit that costs more is scored, but for one of staff, who have seen whom they do it for."""
     edit = requested.edit
+    scored = requested.amount > 0 and not edit.actor.startswith("staff:")
+    to = requested.shipping_address
     held = {need.line_id: need.wanted for need in placement.needs}
     used = {use.code for use in placement.uses}
     rises = tuple(
@@ -196,6 +203,7 @@ def _edit_requested(placement: Placement, requested: e.OrderEditRequested, versi
         rises=rises,
         codes=tuple(x.terms.code for x in edit.promotions if x.amount > 0 and x.terms.code not in used),
         attempt_id=edit.attempt_id if requested.amount else None,
+        scores=_asked_scores(placement.customer_id, to, version, policy) if scored else (),
     )
     timeout = Timer(kind="edit_timeout", due_at=requested.due_at, generation=edit.edit_id)
     changes: dict[str, Any] = {"edit": pending, "timers": (*placement.without_timer("edit_timeout"), timeout)}

@@ -337,8 +337,8 @@ REDEEMED = promo.PromotionRedeemed(code="SPRING", order_version=2)
 BUYER = {"customer_id": "42", "shipping_address": address().model_copy(update={"fingerprint": "f1"})}
 
 
-def scored(aspect: str, score: int, *reasons: str) -> f.OrderScored:
-    return f.OrderScored(aspect=aspect, score=score, reasons=reasons)
+def scored(aspect: str, score: int, *reasons: str, version: int = 3) -> f.OrderScored:
+    return f.OrderScored(aspect=aspect, score=score, reasons=reasons, order_version=version)
 
 
 def test_stock_promotions_and_scores_are_asked_side_by_side_and_all_waited_for() -> None:
@@ -626,6 +626,71 @@ def test_an_edit_that_only_costs_more_is_charged_at_once() -> None:
     paid().hears(edit(order_line(1, "MUG", 2), amount=300)).sends(p.ChargePayment, SetTimer)
 
 
+def dearer(actor: str = "customer:42", amount: int = 300) -> e.OrderEditRequested:
+    """Three mugs more, of an order of somebody who can be scored."""
+    asked = edit(order_line(1, "MUG", 5), amount=amount)
+    change = asked.edit.model_copy(update={"actor": actor, "totals": Totals(total=900)})
+    return asked.model_copy(
+        update={"edit": change, "shipping_address": BUYER["shipping_address"], "billing_address": address("FR")}
+    )
+
+
+def bought(policy: Policy = POLICY) -> Story:
+    """A paid order that was scored; the next event is version 6."""
+    story = Story(policy).hears(CREATED, submitted("MUG", **BUYER), REQUESTED, held("L1", 3))
+    return story.hears(scored("customer", 0), scored("address", 0), CAPTURED, CONFIRMED)
+
+
+def test_an_edit_that_costs_more_is_scored_before_it_is_charged() -> None:
+    story = bought().hears(dearer()).sends(i.ReserveStock, f.ScoreOrder, f.ScoreOrder, SetTimer)
+    customer, by_address = story.all(f.ScoreOrder)
+    assert (customer.subject, by_address.subject) == ("customer:42", "address:f1")
+    assert (customer.amount, customer.shipping_country, customer.billing_country) == (900, "DE", "FR")
+    assert (customer.order_version, customer.submitted_at) == (6, T0)
+    story.hears_again().sends()
+    story.hears(held("L1", 6), scored("customer", 20, "mismatch", version=6)).sends()
+    story.hears(scored("address", 0, version=6)).sends(p.ChargePayment)
+    story.hears(p.PaymentDeclined(attempt_id="edit-1", code="insufficient_funds")).sends(c.FailEdit)
+    assert (story.only().reason, story.only().detail) == ("payment_declined", "insufficient_funds")
+
+
+def test_a_suspicious_edit_fails_and_the_order_stays_as_it_is() -> None:
+    high = scored("customer", 70, "amount", "mismatch", version=6)
+    story = bought().hears(dearer(), high, scored("address", 0, version=6)).sends()
+    story.hears(held("L1", 6)).sends(c.FailEdit)
+    assert story.only() == c.FailEdit(edit_id="E1", reason="fraud", detail="amount, mismatch")
+    story.hears(e.OrderEditFailed(edit_id="E1", kind="change_quantity", reason="fraud"))
+    story.sends(i.ReserveStock, CancelTimer)
+    assert story.one(i.ReserveStock).quantity == 2
+    story.hears(high).sends()
+
+
+def test_an_edit_is_scored_while_the_order_is_not_paid_yet() -> None:
+    story = Story().hears(CREATED, submitted("MUG", **BUYER), REQUESTED, dearer())
+    assert [x.order_version for x in story.all(f.ScoreOrder)] == [5, 5]
+    story.hears(scored("customer", 60, "customer_velocity", version=5), scored("address", 0, version=5)).sends()
+    story.hears(held("L1", 3), scored("customer", 0), scored("address", 0)).sends(p.ChargePayment)
+    story.hears(CAPTURED, CONFIRMED).sends(CancelTimer, i.ReserveStock)
+    story.hears(held("L1", story.version - 1)).sends(c.FailEdit)
+    assert story.only().reason == "fraud"
+
+
+def test_the_score_of_an_edit_that_is_over_is_not_the_next_ones() -> None:
+    story = bought().hears(dearer(), e.OrderEditFailed(edit_id="E1", kind="change_quantity", reason="timeout"))
+    story.hears(held("L1", 7), dearer(), held("L1", 8))
+    story.hears(scored("customer", 60, "amount", version=6), scored("address", 0, version=6)).sends()
+    story.hears(scored("customer", 0, version=8), scored("address", 0, version=8)).sends(p.ChargePayment)
+
+
+def test_what_costs_no_more_and_what_staff_changes_is_not_scored() -> None:
+    bought().hears(dearer(amount=0)).sends(i.ReserveStock, SetTimer)
+    bought().hears(dearer("staff:eve")).sends(i.ReserveStock, SetTimer)
+    off = POLICY.model_copy(update={"fraud": POLICY.fraud.model_copy(update={"enabled": False})})
+    Story(off).hears(submitted("MUG", **BUYER), REQUESTED, held("L1"), CAPTURED, CONFIRMED, dearer()).sends(
+        i.ReserveStock, SetTimer
+    )
+
+
 def test_an_edit_without_enough_stock_fails_and_the_line_keeps_what_it_had() -> None:
     story = paid().hears(MORE).hears(short("L1", version=5)).sends(c.FailEdit)
     assert (story.only().reason, story.only().skus) == ("out_of_stock", ("MUG",))
@@ -813,6 +878,7 @@ ANSWERS: list[Payload] = [held("L1"), held("L2"), REDEEMED, scored("customer", 0
 @given(order=st.permutations([REQUESTED, *ANSWERS]), repeats=st.lists(st.integers(0, 5), max_size=4))
 def test_in_any_order_and_with_repeats_there_is_one_charge(order: list[Payload], repeats: list[int]) -> None:
     story = Story().hears(submitted("MUG", "CUP", promotions=CODES[:1], **BUYER))
+    order = [x.model_copy(update={"order_version": 2}) if isinstance(x, f.OrderScored) else x for x in order]
     charges = 0
     for n, payload in enumerate(order):
         story.hears(payload)
@@ -825,7 +891,7 @@ def test_in_any_order_and_with_repeats_there_is_one_charge(order: list[Payload],
 WORLD: list[Payload] = [
     held("L1"), short("L1"), held("L1", 5), short("L1", version=5), REDEEMED, CAPTURED, DECLINED, unknown(),
     p.PaymentNotMade(attempt_id=ATTEMPT), EDIT_PAID, p.PaymentDeclined(attempt_id="edit-1", code="x"),
-    scored("customer", 0), scored("address", 70), AUTHORIZED, p.PaymentVoided(attempt_id=ATTEMPT),
+    scored("customer", 0, version=2), scored("address", 70, version=2), AUTHORIZED, p.PaymentVoided(attempt_id=ATTEMPT),
     CONFIRMED, MORE, CHANGED, COMPLETED, FAILED, HELD, RELEASED, AGAIN, CANCELLED,
     e.OrderPromotionRemoved(code="SPRING", promotions=(), lines=(), totals=Totals()),
 ]  # fmt: skip

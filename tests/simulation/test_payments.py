@@ -149,6 +149,28 @@ def test_a_score_that_is_too_high_cancels(tmp_path: Path) -> None:
     books_agree(world, [found])
 
 
+@pytest.mark.parametrize("seed", SEEDS)
+def test_an_edit_that_would_have_been_suspicious_fails_and_staff_can_make_it(seed: int) -> None:
+    """50 points for much money, which a placed order would be held for."""
+    world = shop(seed)
+    send(world, 1, create(line("LAMP", 1, 300000), submit=True))
+    world.settle()
+    before = order(world, 1)
+    assert before.status == "PAYMENT_CONFIRMED"
+    send(world, 1, c.ChangeQuantity(line_id="L1", quantity=2), name="by the customer")
+    world.settle()
+    assert order(world, 1).totals == before.totals
+    (failed,) = events(world, before, e.OrderEditFailed)
+    assert (failed.reason, failed.detail) == ("fraud", "amount")
+    assert stock(world, "LAMP") == (4, 1, 0)
+    send(world, 1, c.ChangeQuantity(line_id="L1", quantity=2), name="by staff", **STAFF)
+    world.settle()
+    found = order(world, 1)
+    assert found.lines[0].quantity == 2
+    assert found.captured == found.totals.total
+    books_agree(world, [found])
+
+
 @pytest.mark.parametrize("seed", range(24))
 def test_holding_and_releasing_at_any_moment_charges_once(seed: int) -> None:
     world = shop(seed)
