@@ -43,6 +43,12 @@ def given_back(order: Order, line: Line) -> int:
     return line.paid - share(line.paid, done, end, line.quantity)
 
 
+def gift_price(order: Order, line: Line) -> int:
+    """The price of the units of a line that stay with the customer, who has the money of them too (minor units)."""
+    _, end = _unpaid(order, line)
+    return share(line.paid, end, line.quantity, line.quantity)
+
+
 def shipping_left(order: Order) -> int:
     """What of shipping and its tax was not given back yet (minor units)."""
     paid = order.totals.shipping + order.totals.shipping_tax
