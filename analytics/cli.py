@@ -1,24 +1,20 @@
-"""What `oms kpi` and `oms sql` do: for people a table, for programs JSON or CSV."""
+"""What `oms sql` does: for people a table, for programs JSON or CSV."""
 
 from __future__ import annotations
 
-import csv
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, Literal
 
-import orjson
 from rich import box
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from analytics import kpis
 from analytics.clickhouse import connect_analyst, opened
-from analytics.kpis import Kpi, Row
 from runtime.clickhouse_sql import trailing_format
 from runtime.errors import UserError
 from runtime.settings import Settings
@@ -27,26 +23,6 @@ Format = Literal["table", "json", "csv"]
 
 _SHOWN = 1_000
 """Rows that `sql` shows of a result as a table."""
-
-
-def kpi(
-    settings: Settings, format: Format = "table", *, since: datetime | None = None, until: datetime | None = None
-) -> None:
-    """Print every KPI of the period [since, until) to stdout.
-
-    Raises:
-        UserError: ClickHouse does not answer.
-    """
-    period = {name: at for name, at in (("from", since), ("to", until)) if at is not None}
-    with opened(settings, connect_analyst) as client:
-        found = [(one, kpis.run(client, name, period)) for name, one in kpis.load().items()]
-    match format:
-        case "json":
-            _print_json({one.name: _described(one, rows) for one, rows in found})
-        case "csv":
-            _print_csv(("kpi", "of", "measure", "value", "unit"), _measures(found))
-        case "table":
-            Console().print(kpi_table(found, _period_text(since, until)))
 
 
 def sql(settings: Settings, query: str, format: Format = "table") -> None:
@@ -69,89 +45,6 @@ def sql(settings: Settings, query: str, format: Format = "table") -> None:
             else:
                 _print_json_lines(stream)
         sys.stdout.buffer.flush()
-
-
-def kpi_table(found: Sequence[tuple[Kpi, list[Row]]], period: str = "all time") -> Table:
-    """The KPIs and their rows as one table, within 80 columns."""
-    table = Table(
-        box=box.SIMPLE_HEAD, title=f"Key figures, {period}", title_justify="left", title_style="bold", pad_edge=False
-    )
-    table.add_column("KPI", no_wrap=True)
-    table.add_column("of", no_wrap=True)
-    table.add_column("value", justify="right", no_wrap=True, style="bold")
-    table.add_column("target", justify="right", no_wrap=True)
-    table.add_column("", style="dim")
-    for one, rows in found:
-        lines = [(line, row) for row in rows for line in one.lines]
-        for number, (line, row) in enumerate(lines):
-            texts = {name: _text(row[name], unit) for name, unit in one.columns.items()}
-            table.add_row(
-                one.title if number == 0 else "",
-                Text(line.label.format(**texts)),
-                texts[line.value],
-                line.target or "",
-                Text(line.note.format(**texts)),
-                end_section=number == len(lines) - 1,
-            )
-        if not lines:
-            table.add_row(one.title, "", "none", "", "", end_section=True)
-    return table
-
-
-def _described(one: Kpi, rows: list[Row]) -> dict[str, Any]:
-    return {**one.model_dump(exclude={"name", "sql", "lines"}), "rows": rows}
-
-
-def _measures(found: Sequence[tuple[Kpi, list[Row]]]) -> Iterator[tuple[str, str, str, Any, str]]:
-    """A line per figure: of what (the row's texts), which measure, its plain value, its unit."""
-    for one, rows in found:
-        for row in rows:
-            of = " ".join(str(row[name]) for name, unit in one.columns.items() if unit == "text")
-            for name, unit in one.columns.items():
-                value = row[name]
-                if unit == "money":
-                    yield one.name, of, name, value["amount"], value["currency"]
-                elif unit != "text":
-                    yield one.name, of, name, "" if value is None else value, unit
-
-
-def _text(value: Any, unit: str) -> str:
-    if value is None:
-        return "–"
-    match unit:
-        case "count":
-            return f"{value:,}"
-        case "ratio":
-            return f"{value:.1%}".replace("%", " %")
-        case "seconds":
-            return _duration(value)
-        case "money":
-            return f"{_grouped(value['amount'])} {value['currency']}"
-        case _:
-            return str(value)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 1:
-        return f"{seconds * 1000:,.0f} ms"
-    if seconds < 120:
-        return f"{seconds:.2f} s"
-    if seconds < 7200:
-        return f"{seconds / 60:.1f} min"
-    return f"{seconds / 3600:,.1f} h"
-
-
-def _grouped(amount: str) -> str:
-    """'1234567.80' → '1,234,567.80', whatever number of digits the currency has."""
-    whole, point, fraction = amount.partition(".")
-    return f"{int(whole):,}{point}{fraction}" if whole.lstrip("-") != "0" else amount
-
-
-def _period_text(since: datetime | None, until: datetime | None) -> str:
-    if since is None and until is None:
-        return "all time"
-    parts = [f"{word} {at.astimezone(UTC):%Y-%m-%d %H:%M} UTC" for word, at in (("from", since), ("to", until)) if at]
-    return " ".join(parts)
 
 
 def _print_result(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
@@ -194,10 +87,6 @@ def _cell(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def _print_json(value: Any) -> None:
-    print(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode())
-
-
 def _print_json_lines(stream: Any) -> None:
     """A JSON array of the lines, as they come."""
     out = sys.stdout.buffer
@@ -208,9 +97,3 @@ def _print_json_lines(stream: Any) -> None:
             out.write(separator + line)
             separator = b",\n "
     out.write(b"\n]\n" if separator.startswith(b",") else b"[]\n")
-
-
-def _print_csv(head: Sequence[str], rows: Iterator[Sequence[Any]]) -> None:
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(head)
-    writer.writerows(rows)

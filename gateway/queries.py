@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from datetime import datetime
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -85,10 +84,17 @@ class Views:
         rows = await self.rows("command_version", order_id=order_id, command_id=command_id)
         return int(rows[0]["version"])
 
-    async def kpi(self, name: str, period: Mapping[str, datetime]) -> list[dict[str, Any]]:
-        """The rows of a KPI as `analytics.kpis` gives them."""
+    async def kpi(self, name: str, what: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The rows of a KPI, and what can be asked of it, as `analytics.kpis.run` has them."""
         with _answering(name):
-            return await kpis.run_async(await self._connected(), name, period)
+            return await kpis.run_async(await self._connected(), name, what)
+
+    @asynccontextmanager
+    async def kpi_stream(self, kpi: kpis.Kpi, what: kpis.Asked) -> AsyncIterator[AsyncIterator[list[kpis.Row]]]:
+        """The same in blocks, as they come."""
+        with _answering(kpi.name):
+            async with kpis.stream_async(await self._connected(), kpi, what) as blocks:
+                yield blocks
 
     async def ping(self) -> bool:
         try:

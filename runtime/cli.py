@@ -39,6 +39,13 @@ class Format(StrEnum):
     csv = "csv"
 
 
+class Export(StrEnum):
+    table = "table"
+    json = "json"
+    csv = "csv"
+    parquet = "parquet"
+
+
 class Profile(StrEnum):
     embedded = "embedded"
     production = "production"
@@ -168,13 +175,22 @@ def token(
 
 @app.command()
 def kpi(
-    format: Annotated[Format, typer.Option(help="how to print it")] = Format.table,
+    name: Annotated[str | None, typer.Argument(help="one KPI whole; without it the figures that matter of all")] = None,
+    since: Annotated[str | None, typer.Option("--from", help="a date or a time")] = None,
+    until: Annotated[str | None, typer.Option("--to", help="a date or a time, not included")] = None,
+    grain: Annotated[str | None, typer.Option(help="hour, day or week")] = None,
+    group_by: Annotated[str | None, typer.Option(help="country, currency, sku, …; what the KPI has")] = None,
+    tz: Annotated[str | None, typer.Option(help="time zone of days and dates, as in Europe/Berlin; else UTC")] = None,
+    format: Annotated[Export, typer.Option(help="how to print it")] = Export.table,
     data_dir: DataDir = HERE,
 ) -> None:
     """Print the KPIs."""
-    from analytics import cli
+    from analytics import kpi_cli
 
-    cli.kpi(_settings(data_dir), format.value)
+    if name is None and (grain or group_by):
+        raise UserError("--grain and --group-by are for one KPI: say which, as in `oms kpi completion --grain day`.")
+    what = {"from": since, "to": until, "grain": grain, "group_by": group_by, "tz": tz}
+    kpi_cli.kpi(_settings(data_dir), name, format.value, **what)
 
 
 @app.command()

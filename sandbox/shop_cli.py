@@ -335,9 +335,9 @@ def show_logs(console: Console, data_dir: Path) -> None:
 
 
 def show_kpis(settings: Settings) -> None:
-    from analytics.cli import kpi
+    from analytics.kpi_cli import kpi
 
-    kpi(settings, "table")
+    kpi(settings)
 
 
 def settled_books(settings: Settings, tally: Tally) -> list[Check]:

@@ -1,18 +1,29 @@
--- Grain: one row per status in which orders are now, without the final ones. Unit: orders.
+-- Grain: one row per period, group and status in which orders of that period are now, without the final ones. Unit:
+-- orders.
 WITH
-    -- One row per order created in the period that is under way.
+    -- One row per order created in [from, to) that is under way.
     active AS
     (
-        SELECT order_id, status
-        FROM oms.orders FINAL
+        SELECT
+            period_start(created_at, {grain:String}, {tz:String}) AS at,
+            '' AS everything,
+            currency,
+            country,
+            if(state = '', country, concat(country, '-', state)) AS region,
+            shipping_method,
+            status
+        FROM oms.order_summaries FINAL
         WHERE status NOT IN ('DELIVERED', 'CANCELLED', 'REFUNDED')
           AND created_at >= {from:DateTime64(6, 'UTC')} AND created_at < {to:DateTime64(6, 'UTC')}
     )
 SELECT
+    at,
+    {group_by:Identifier},
     status,
     count() AS orders
 FROM active
-GROUP BY status
+GROUP BY at, {group_by:Identifier}, status
 ORDER BY
-    indexOf(['DRAFT', 'PENDING_PAYMENT', 'PAYMENT_CONFIRMED', 'PROCESSING', 'SHIPPED', 'REFUND_REQUESTED'], status),
-    status
+    at,
+    {group_by:Identifier},
+    indexOf(['DRAFT', 'PENDING_PAYMENT', 'PAYMENT_CONFIRMED', 'PROCESSING', 'SHIPPED', 'REFUND_REQUESTED'], status)

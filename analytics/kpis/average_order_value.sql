@@ -1,30 +1,27 @@
--- Grain: one row per currency in which orders were paid. Unit: minor units of that currency.
+-- Grain: one row per period, group and currency in which orders were paid. Unit: minor units of that currency.
 WITH
-    -- One row per order that was ever paid: when, how much, in which currency.
-    payments AS
-    (
-        SELECT
-            order_id,
-            anyIf(JSONExtractString(data, 'currency'), type = 'OrderCreated') AS currency,
-            minIf(occurred_at, type = 'OrderPaymentConfirmed') AS paid_at,
-            sumIf(JSONExtractInt(data, 'amount'), type = 'OrderPaymentConfirmed') AS amount
-        FROM oms.order_events FINAL
-        WHERE type IN ('OrderCreated', 'OrderPaymentConfirmed')
-        GROUP BY order_id
-        HAVING countIf(type = 'OrderPaymentConfirmed') > 0
-    ),
-    -- One row per order paid in the period.
+    -- One row per order paid in [from, to).
     paid AS
     (
-        SELECT currency, amount
-        FROM payments
+        SELECT
+            period_start(paid_at, {grain:String}, {tz:String}) AS at,
+            '' AS everything,
+            country,
+            if(state = '', country, concat(country, '-', state)) AS region,
+            shipping_method,
+            currency,
+            total
+        FROM oms.order_summaries FINAL
         WHERE paid_at >= {from:DateTime64(6, 'UTC')} AND paid_at < {to:DateTime64(6, 'UTC')}
     )
 SELECT
+    at,
+    {group_by:Identifier},
     currency,
     count() AS orders,
-    sum(amount) AS revenue,
-    toInt64(round(revenue / orders)) AS average_order_value
+    sum(total) AS revenue,
+    toInt64(round(revenue / orders)) AS average_order_value,
+    toInt64(quantileExact(0.5)(total)) AS median_order_value
 FROM paid
-GROUP BY currency
-ORDER BY orders DESC, currency
+GROUP BY at, {group_by:Identifier}, currency
+ORDER BY at, {group_by:Identifier}, orders DESC, currency

@@ -1,23 +1,28 @@
--- Grain: one row per cancellation reason that occurred. Unit: orders, and their share (0 to 1) of all cancelled ones.
+-- Grain: one row per period, group and reason for which orders were cancelled in it. Unit: orders, and their share
+-- (0 to 1) of all that were cancelled in that period and group.
 WITH
-    -- One row per order cancelled in the period.
+    -- One row per order cancelled in [from, to).
     cancelled AS
     (
-        SELECT order_id, JSONExtractString(data, 'reason') AS reason
-        FROM oms.order_events FINAL
-        WHERE type = 'OrderCancelled'
-          AND occurred_at >= {from:DateTime64(6, 'UTC')} AND occurred_at < {to:DateTime64(6, 'UTC')}
-    ),
-    -- One row per reason.
-    by_reason AS
-    (
-        SELECT reason, count() AS orders
-        FROM cancelled
-        GROUP BY reason
+        SELECT
+            period_start(cancelled_at, {grain:String}, {tz:String}) AS at,
+            '' AS everything,
+            currency,
+            country,
+            if(state = '', country, concat(country, '-', state)) AS region,
+            shipping_method,
+            cancellation_reason AS reason,
+            paid_at
+        FROM oms.order_summaries FINAL
+        WHERE cancelled_at >= {from:DateTime64(6, 'UTC')} AND cancelled_at < {to:DateTime64(6, 'UTC')}
     )
 SELECT
+    at,
+    {group_by:Identifier},
     reason,
-    orders,
-    orders / sum(orders) OVER () AS share
-FROM by_reason
-ORDER BY orders DESC, reason
+    count() AS orders,
+    countIf(paid_at IS NOT NULL) AS after_payment,
+    orders / sum(orders) OVER (PARTITION BY at, {group_by:Identifier}) AS share
+FROM cancelled
+GROUP BY at, {group_by:Identifier}, reason
+ORDER BY at, {group_by:Identifier}, orders DESC, reason

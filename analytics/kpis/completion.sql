@@ -1,29 +1,32 @@
--- Grain: one row, the orders submitted in the period. Unit: orders, and their share (0 to 1) of the submitted ones.
+-- Grain: one row per period and group, the orders submitted in it. Unit: orders, and their share (0 to 1) of the
+-- submitted ones.
 WITH
-    -- One row per order that was ever submitted: when, and how far it came (whenever that was).
-    milestones AS
+    -- One row per order submitted in [from, to).
+    submitted AS
     (
         SELECT
-            order_id,
-            minIf(occurred_at, type = 'OrderSubmitted') AS submitted_at,
-            countIf(type = 'OrderPaymentConfirmed') > 0 AS is_paid,
-            countIf(type = 'OrderDelivered') > 0 AS is_delivered
-        FROM oms.order_events FINAL
-        WHERE type IN ('OrderSubmitted', 'OrderPaymentConfirmed', 'OrderDelivered')
-        GROUP BY order_id
-        HAVING countIf(type = 'OrderSubmitted') > 0
-    ),
-    -- One row per order submitted in the period.
-    cohort AS
-    (
-        SELECT is_paid, is_delivered
-        FROM milestones
+            period_start(submitted_at, {grain:String}, {tz:String}) AS at,
+            '' AS everything,
+            currency,
+            country,
+            if(state = '', country, concat(country, '-', state)) AS region,
+            shipping_method,
+            status,
+            paid_at,
+            delivered_at
+        FROM oms.order_summaries FINAL
         WHERE submitted_at >= {from:DateTime64(6, 'UTC')} AND submitted_at < {to:DateTime64(6, 'UTC')}
     )
 SELECT
+    at,
+    {group_by:Identifier},
     count() AS submitted,
-    countIf(is_paid) AS paid,
-    countIf(is_delivered) AS delivered,
-    if(submitted = 0, NULL, paid / submitted) AS paid_rate,
-    if(submitted = 0, NULL, delivered / submitted) AS delivered_rate
-FROM cohort
+    countIf(paid_at IS NOT NULL) AS paid,
+    countIf(delivered_at IS NOT NULL) AS delivered,
+    countIf(status = 'CANCELLED') AS cancelled,
+    submitted - delivered - cancelled AS under_way,
+    paid / submitted AS paid_rate,
+    delivered / submitted AS delivered_rate
+FROM submitted
+GROUP BY at, {group_by:Identifier}
+ORDER BY at, {group_by:Identifier}

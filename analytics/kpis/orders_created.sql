@@ -1,14 +1,24 @@
--- Grain: one row, the period. Unit: orders.
+-- Grain: one row per period and group, the orders created in it. Unit: orders and customers.
 WITH
-    -- One row per order created in the period.
+    -- One row per order created in [from, to).
     created AS
     (
-        SELECT order_id, JSONExtractString(data, 'customer_id') AS customer_id
-        FROM oms.order_events FINAL
-        WHERE type = 'OrderCreated'
-          AND occurred_at >= {from:DateTime64(6, 'UTC')} AND occurred_at < {to:DateTime64(6, 'UTC')}
+        SELECT
+            period_start(created_at, {grain:String}, {tz:String}) AS at,
+            '' AS everything,
+            currency,
+            country,
+            if(state = '', country, concat(country, '-', state)) AS region,
+            shipping_method,
+            customer_id
+        FROM oms.order_summaries FINAL
+        WHERE created_at >= {from:DateTime64(6, 'UTC')} AND created_at < {to:DateTime64(6, 'UTC')}
     )
 SELECT
+    at,
+    {group_by:Identifier},
     count() AS orders,
     uniqExact(customer_id) AS customers
 FROM created
+GROUP BY at, {group_by:Identifier}
+ORDER BY at, {group_by:Identifier}

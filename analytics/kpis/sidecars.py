@@ -1,0 +1,106 @@
+"""What a KPI means: the sidecar `NAME.yaml` beside `NAME.sql`."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.resources import files
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+ORDER = (
+    "completion",
+    "processing_time",
+    "satisfaction",
+    "cart_abandonment",
+    "return_rate",
+    "orders_created",
+    "active_orders",
+    "saga_durations",
+    "cancellations_by_reason",
+    "average_order_value",
+)
+"""How a report lists them."""
+
+DIMENSIONS = {
+    "country": "of the shipping address; '' without one",
+    "currency": "of the order",
+    "region": "country and state of the shipping address, as in US-CA",
+    "shipping_method": "'' while none is chosen",
+}
+"""What KPIs can be grouped by."""
+
+Unit = Literal["text", "count", "ratio", "seconds", "points", "money"]
+
+
+class _Sidecar(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Line(_Sidecar):
+    """How the report shows a row: `value` is a column, `label` and `note` name columns in braces."""
+
+    value: str
+    label: str = ""
+    note: str = ""
+
+
+class Target(_Sidecar):
+    """What the business wants of a column: more than `over` or less than `under`."""
+
+    column: str
+    over: float | None = None
+    under: float | None = None
+
+    @model_validator(mode="after")
+    def _has_one_bound(self) -> Self:
+        if (self.over is None) == (self.under is None):
+            raise ValueError("a target is either over or under something")
+        return self
+
+    @property
+    def bound(self) -> float:
+        return self.under if self.over is None else self.over  # type: ignore[return-value]
+
+    def met(self, value: float | None) -> bool | None:
+        """None when there is nothing to judge."""
+        if value is None:
+            return None
+        return value > self.bound if self.over is not None else value < self.bound
+
+
+class Kpi(_Sidecar):
+    """`unit` is the headline's; `columns` says how each column is to be read: ratio 0 to 1, points 1 to 5, money in the
+    `currency` of its row. Columns of text tell apart the rows of one period and group."""
+
+    name: str
+    title: str
+    question: str = Field(description="the owner's, that it answers")
+    meaning: str
+    counts: str = Field(description="what is counted, and which of its times must lie in the period")
+    grain: str
+    unit: str
+    made_of: str = Field(description="the table in `oms`")
+    dimensions: tuple[str, ...] = Field(default=(), description="what it can be grouped by")
+    target: Target | None = None
+    columns: dict[str, Unit]
+    headline: tuple[Line, ...] = Field(default=(), description="how the report shows it; none: only by its name")
+    sql: str
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The columns that tell rows of one period and group apart."""
+        return tuple(name for name, unit in self.columns.items() if unit == "text")
+
+
+@cache
+def load() -> dict[str, Kpi]:
+    """All KPIs by name, in the order in which a report lists them."""
+    return {name: _read(name) for name in ORDER}
+
+
+def _read(name: str) -> Kpi:
+    folder = files(__package__)
+    sidecar: dict[str, Any] = yaml.safe_load((folder / f"{name}.yaml").read_text())
+    return Kpi(name=name, sql=(folder / f"{name}.sql").read_text(), **sidecar)
