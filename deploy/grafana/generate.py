@@ -1,9 +1,9 @@
-"""The Grafana dashboard, made of the KPIs' own queries and those of the page /dashboard, so that all three say the same.
+"""The Grafana dashboard, made of the KPIs' own queries and those of the page /dashboard: all three say the same.
 
-    python deploy/grafana/generate.py [--check]
+    python -m deploy.grafana.generate [--check]
 
-writes `dashboards/orders.json`, or says whether it is as it would be written. Its SQL has the ClickHouse plugin's macros
-($__fromTime, $__toTime: the period chosen above the dashboard) where the queries have parameters.
+writes `dashboards/orders.json`, or says whether it is as it would be written. Where the queries have parameters its SQL
+has the ClickHouse plugin's macros ($__fromTime, $__toTime: the period chosen above the dashboard).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from typing import Any
 import pycountry
 
 from analytics import kpis
-from analytics.kpis import Kpi
+from analytics.kpis import Kpi, Target, target_text
 from schemas.money import digits
 
 OUT = Path(__file__).parent / "dashboards" / "orders.json"
@@ -45,12 +46,13 @@ Panel = dict[str, Any]
 def dashboard() -> dict[str, Any]:
     """Grafana's JSON."""
     found = kpis.load()
-    targets = [kpi for kpi in found.values() if kpi.target]
+    targets = [target(kpi, kpi.target) for kpi in found.values() if kpi.target]
     rows: list[tuple[int, list[Panel]]] = [
-        (5, [*map(target, targets), exceptions()]),
+        (5, [*targets, exceptions()]),
         (9, [minutes(), tail()]),
-        (8, [table(found["saga_durations"]), table(found["active_orders"]), table(found["cancellations_by_reason"])]),
-        (8, [table(found["average_order_value"]), *metrics()[:2]]),
+        (8, [funnel(), times()]),
+        (8, [of_rows(found[name]) for name in ("active_orders", "cancellations_by_reason", "average_order_value")]),
+        (8, metrics()[:2]),
         (8, metrics()[2:]),
     ]
     return {
@@ -66,17 +68,15 @@ def dashboard() -> dict[str, Any]:
     }
 
 
-def target(kpi: Kpi) -> Panel:
+def target(kpi: Kpi, wanted: Target) -> Panel:
     """One number, red or green by its target."""
-    assert kpi.target is not None
-    column, bound = kpi.target.column, kpi.target.bound
-    below, above = ("red", "green") if kpi.target.over is not None else ("green", "red")
-    steps = [{"value": None, "color": below}, {"value": bound, "color": above}]
-    wanted = f"{'more' if kpi.target.over is not None else 'less'} than the bound {bound:g} is wanted"
+    column = wanted.column
+    below, above = ("red", "green") if wanted.over is not None else ("green", "red")
+    steps = [{"value": None, "color": below}, {"value": wanted.bound, "color": above}]
     return {
         "type": "stat",
-        "title": kpi.title,
-        "description": f"{kpi.question} {kpi.meaning} ({wanted})",
+        "title": f"{kpi.title} (target {target_text(kpi, wanted)})",
+        "description": f"{kpi.question} {kpi.meaning}",
         "datasource": CLICKHOUSE,
         "targets": [query(of_kpi(kpi))],
         "fieldConfig": {
@@ -92,31 +92,47 @@ def target(kpi: Kpi) -> Panel:
     }
 
 
-def table(kpi: Kpi) -> Panel:
-    """A KPI of several rows. Amounts are in the currency's own unit."""
+def of_rows(kpi: Kpi) -> Panel:
+    """A KPI of several rows."""
     sql = of_kpi(kpi)
-    money = [name for name, unit in kpi.columns.items() if unit == "money"]
-    if money:
-        sql = f"SELECT * REPLACE ({', '.join(f'{name} / {_minor_units()} AS {name}' for name in money)})\nFROM\n(\n{sql}\n)"
+    if money := [name for name, unit in kpi.columns.items() if unit == "money"]:
+        in_currency = ", ".join(f"{name} / {_minor_units()} AS {name}" for name in money)
+        sql = wrapped(f"SELECT * REPLACE ({in_currency})", sql)
+    return table(kpi.title, f"{kpi.question} {kpi.meaning}", sql, kpi.columns)
+
+
+def funnel() -> Panel:
+    about = "How far the orders came that were created in the period"
+    return table("Funnel", about, of_gateway("funnel"), {"step": "text", "orders": "count", "share": "ratio"})
+
+
+def times() -> Panel:
+    about = "How long orders were in a status that they left in the period"
+    columns = {"status": "text", "orders": "count", "p50": "seconds", "p95": "seconds"}
+    return table("Time in each state", about, of_gateway("time_in_state"), columns)
+
+
+def table(title: str, about: str, sql: str, columns: Mapping[str, str]) -> Panel:
+    """`columns`: name → unit as KPIs have them; others are not shown."""
     overrides = [
         {"matcher": {"id": "byName", "options": name}, "properties": [{"id": "unit", "value": UNITS[unit]}]}
-        for name, unit in kpi.columns.items()
+        for name, unit in columns.items()
         if unit in UNITS
     ]
     return {
         "type": "table",
-        "title": kpi.title,
-        "description": f"{kpi.question} {kpi.meaning}",
+        "title": title,
+        "description": about,
         "datasource": CLICKHOUSE,
         "targets": [query(sql)],
-        "fieldConfig": {"defaults": {"decimals": 2 if money else None}, "overrides": overrides},
-        "transformations": [{"id": "filterFieldsByName", "options": {"include": {"names": list(kpi.columns)}}}],
+        "fieldConfig": {"defaults": {"noValue": "–"}, "overrides": overrides},
+        "transformations": [{"id": "filterFieldsByName", "options": {"include": {"names": list(columns)}}}],
         "options": {"showHeader": True},
     }
 
 
 def minutes() -> Panel:
-    sql = f"SELECT toDateTime(minute) AS time, created, paid, cancelled\nFROM\n(\n{of_gateway('orders_a_minute')}\n)"
+    sql = wrapped("SELECT toDateTime(minute) AS time, created, paid, cancelled", of_gateway("orders_a_minute"))
     return {
         "type": "timeseries",
         "title": "Orders a minute",
@@ -129,12 +145,12 @@ def minutes() -> Panel:
 
 
 def tail() -> Panel:
-    sql = "SELECT fromUnixTimestamp64Micro(at_us, 'UTC') AS time, type, number, actor\n"
+    columns = "SELECT fromUnixTimestamp64Micro(at_us, 'UTC') AS time, type, number, actor"
     return {
         "type": "table",
         "title": "What happens",
         "datasource": CLICKHOUSE,
-        "targets": [query(f"{sql}FROM\n(\n{of_gateway('newest_events')}\n)")],
+        "targets": [query(wrapped(columns, of_gateway("newest_events")))],
         "options": {"showHeader": True},
         "span": 8,
     }
@@ -147,7 +163,7 @@ def exceptions() -> Panel:
         "title": "Open exceptions",
         "description": "What waits for a person",
         "datasource": CLICKHOUSE,
-        "targets": [query(f"SELECT sum(exceptions) AS open\nFROM\n(\n{of_gateway('open_exceptions')}\n)")],
+        "targets": [query(wrapped("SELECT sum(exceptions) AS open", of_gateway("open_exceptions")))],
         "fieldConfig": {"defaults": {"thresholds": {"mode": "absolute", "steps": steps}}, "overrides": []},
         "options": {"reduceOptions": {"calcs": ["lastNotNull"]}, "colorMode": "value"},
     }
@@ -200,6 +216,10 @@ def query(sql: str, kind: str = "table") -> dict[str, Any]:
     }
 
 
+def wrapped(select: str, sql: str) -> str:
+    return f"{select}\nFROM\n(\n{sql}\n)"
+
+
 def of_kpi(kpi: Kpi) -> str:
     return _with_macros(kpi.sql)
 
@@ -245,7 +265,7 @@ def main() -> int:
         return 0
     if OUT.read_text() == made:
         return 0
-    print(f"{OUT.name} is stale: run python deploy/grafana/generate.py", file=sys.stderr)
+    print(f"{OUT.name} is stale: run python -m deploy.grafana.generate", file=sys.stderr)
     return 1
 
 

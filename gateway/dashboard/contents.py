@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Any
 
 from analytics import kpis
 from analytics.kpis import Row
@@ -19,8 +18,8 @@ FRESH = 2.0
 """Seconds for which a reading serves whoever asks."""
 MINUTES = 60
 EVENTS = 20
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+OF_A_PERIOD = ("funnel", "time_in_state")
+"""Statements of `gateway/sql` that are asked for a period, as the KPIs are."""
 
 
 class Period(StrEnum):
@@ -32,10 +31,9 @@ class Period(StrEnum):
     MONTH = "30d"
     ALL = "all"
 
-    @property
-    def since(self) -> timedelta | None:
-        """How far back; None: to the beginning."""
-        return _LENGTHS[self]
+    def since(self, now: datetime) -> datetime:
+        length = _LENGTHS[self]
+        return kpis.EARLIEST if length is None else now - length
 
 
 _LENGTHS: Mapping[Period, timedelta | None] = {
@@ -59,7 +57,7 @@ class Now:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What could be read, now or the last time; `figures` are the KPIs' rows by name."""
+    """What could be read, now or the last time. `figures`: rows of a period by the name of the KPI or statement."""
 
     now: Now | None
     figures: Mapping[str, list[Row]] | None
@@ -92,10 +90,14 @@ class Contents:
         return Now(now, minutes, events, exceptions)
 
     async def _reckon(self, period: Period) -> Mapping[str, list[Row]]:
-        bounds = {} if period.since is None else {"from": datetime.now(UTC) - period.since}
-        found: list[Any] = await asyncio.gather(*(self._views.kpi(name, bounds) for name in kpis.load()))
-        return dict(zip(kpis.load(), found, strict=True))
+        now = datetime.now(UTC)
+        since = period.since(now)
+        found = await asyncio.gather(
+            *(self._views.kpi(name, {"from": since}) for name in kpis.load()),
+            *(self._views.rows(name, from_us=_micros(since), to_us=_micros(now)) for name in OF_A_PERIOD),
+        )
+        return dict(zip((*kpis.load(), *OF_A_PERIOD), found, strict=True))
 
 
 def _micros(at: datetime) -> int:
-    return (at - _EPOCH) // timedelta(microseconds=1)
+    return (at - kpis.EARLIEST) // timedelta(microseconds=1)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from math import log
 from typing import Any, Literal
 
-from analytics.kpis import Kpi, Row, Target, load
-from analytics.wording import NONE, age, duration, figure
+from analytics.kpis import Kpi, Row, Unit, headline, load, text
 from gateway.dashboard.contents import Found, Now
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -27,7 +26,6 @@ class Tile:
 
     name: str
     title: str
-    question: str
     label: str
     value: str
     note: str
@@ -63,34 +61,32 @@ def shown(found: Found, now: datetime) -> dict[str, Any]:
     }
 
 
-def tiles(rows: Mapping[str, Sequence[Row]], kpis: Mapping[str, Kpi]) -> Iterator[Tile]:
+def tiles(rows: Mapping[str, Sequence[Row]], kpis: Iterable[Kpi]) -> Iterator[Tile]:
     """One per line of the KPIs' headlines."""
-    for name, kpi in kpis.items():
-        for row in rows[name]:
-            texts = {column: figure(row[column], unit) for column, unit in kpi.columns.items()}
-            for line in kpi.headline:
-                target = kpi.target if kpi.target and kpi.target.column == line.value else None
-                note = line.note.format(**texts)
-                yield Tile(
-                    name=name,
-                    title=kpi.title,
-                    question=kpi.question,
-                    label=line.label.format(**texts),
-                    value=texts[line.value],
-                    note="" if NONE in note else note,
-                    target=_target(target, kpi.columns[line.value]) if target else "",
-                    verdict=_verdict(target, row[line.value]),
-                )
+    for kpi in kpis:
+        for line in headline(kpi, rows[kpi.name]):
+            yield Tile(
+                name=kpi.name,
+                title=kpi.title,
+                label=line["label"],
+                value=line["text"],
+                note=line["note"] if line["value"] is not None else "",
+                target=f"target {line['target']}".replace(" ", NO_BREAK) if line["target"] else "",
+                verdict="none" if line["target"] is None else _VERDICTS[line["met"]],
+            )
 
 
-def bars(rows: Sequence[Row], label: str, value: str, *others: tuple[str, str]) -> list[Bar]:
+_VERDICTS: Mapping[bool | None, Verdict] = {True: "met", False: "missed", None: "open"}
+
+
+def bars(rows: Sequence[Row], label: str, value: str, *others: tuple[str, Unit]) -> list[Bar]:
     """The columns `label` and `value` (a count) of the rows, and `others` (column, unit); the longest bar is full."""
     most = max((row[value] for row in rows), default=0)
     return [
         Bar(
             words(row[label]),
             row[value] / most if most else 0,
-            (figure(row[value], "count"), *(figure(row[column], unit) for column, unit in others)),
+            (text(row[value], "count"), *(text(row[column], unit) for column, unit in others)),
         )
         for row in rows
     ]
@@ -109,7 +105,7 @@ def spans(rows: Sequence[Row], label: str) -> list[Span]:
     return [
         Span(
             words(row[label]),
-            (figure(row["orders"], "count"), duration(row["p50"]), duration(row["p95"])),
+            (text(row["orders"], "count"), text(row["p50"], "seconds"), text(row["p95"], "seconds")),
             place(row["p50"]),
             place(row["p95"]),
         )
@@ -153,7 +149,7 @@ def timeline(rows: Sequence[Row]) -> list[dict[str, Any]]:
             "what": words(row["type"]),
             "at": at,
             "actor": row["actor"],
-            "after": duration((at - last).total_seconds()) if last else "",
+            "after": text((at - last).total_seconds(), "seconds") if last else "",
         }
         for row, at, last in zip(rows, times, before, strict=False)
     ]
@@ -178,35 +174,30 @@ def _now(found: Now, now: datetime) -> dict[str, Any]:
 
 
 def _figures(rows: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
-    with_target = {name: kpi for name, kpi in load().items() if kpi.target}
-    without = {name: kpi for name, kpi in load().items() if not kpi.target and not kpi.keys}
+    catalogue = load().values()
+    created = rows["funnel"][0]["orders"]
     return {
-        "tiles": list(tiles(rows, with_target)),
-        "others": list(tiles(rows, without)),
+        "tiles": list(tiles(rows, (kpi for kpi in catalogue if kpi.target))),
+        "others": list(tiles(rows, (kpi for kpi in catalogue if not kpi.target and not kpi.keys))),
         "active": bars(rows["active_orders"], "status", "orders"),
         "cancellations": bars(rows["cancellations_by_reason"], "reason", "orders", ("share", "ratio")),
-        "funnel": bars(rows.get("funnel", []), "step", "orders", ("share", "ratio")),
-        "durations": spans(rows["saga_durations"], "saga"),
+        "funnel": bars(rows["funnel"] if created else [], "step", "orders", ("share", "ratio")),
+        "times": spans(rows["time_in_state"], "status"),
         "revenue": [
-            {name: figure(row[name], unit) for name, unit in load()["average_order_value"].columns.items()}
+            {name: text(row[name], unit) for name, unit in load()["average_order_value"].columns.items()}
             for row in rows["average_order_value"]
         ],
     }
 
 
-def _target(target: Target, unit: str) -> str:
-    bound = re.sub(r"(\.\d*?)0+(?!\d)", lambda found: found[1].rstrip("."), figure(target.bound, unit))  # 95.0 % → 95 %
-    return f"target {'>' if target.over is not None else '<'} {bound}".replace(" ", NO_BREAK)
-
-
-def _verdict(target: Target | None, value: float | None) -> Verdict:
-    if target is None:
-        return "none"
-    match target.met(value):
-        case None:
-            return "open"
-        case met:
-            return "met" if met else "missed"
+def age(seconds: float) -> str:
+    """How long ago: "now", "5 s", "12 min", "3 h", "9 days"."""
+    if seconds < 1:
+        return "now"
+    for length, unit in ((86400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * length:
+            return f"{seconds // length:,.0f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def _time(micros: int) -> datetime:
