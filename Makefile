@@ -40,6 +40,7 @@ lint: $(INSTALLED) ## style, types, import rules, topology, schemas
 	@$(BIN)/python -m schemas.avro.generate --check
 	@$(BIN)/python -m schemas.contract --check docs/events.md
 	@$(BIN)/python -m processors.order.lifecycle --check docs/lifecycle.md
+	@$(BIN)/python -m deploy.grafana.generate --check
 
 format: $(INSTALLED) ## what ruff can mend by itself
 	@$(BIN)/ruff check --fix .

@@ -19,6 +19,7 @@ from gateway.auth import Authenticator
 from gateway.call import Parts
 from gateway.catalogue import Catalogue
 from gateway.commands import Bus
+from gateway.dashboard import routes as dashboard
 from gateway.edge import Edge
 from gateway.keys import Addresses
 from gateway.metrics import Metrics
@@ -161,6 +162,7 @@ def create_app(parts: Parts, name: str = "gateway", on_dead: Callable[[], None] 
         webhooks_logistics,
     ):
         app.include_router(routes.router)
+    dashboard.install(app, parts)
     return app
 
 

@@ -16,8 +16,8 @@ from runtime.settings import Settings, settings
 from runtime.topology import load
 
 ROOT = Path(__file__).parents[2]
-BESIDES = {"apply", "schema-registry", "fill-registry"}
-"""One-shots, and what only outside consumers need."""
+BESIDES = {"apply", "schema-registry", "fill-registry", "prometheus", "grafana"}
+"""One-shots, and what only outside consumers and onlookers need."""
 
 
 @cache
@@ -72,6 +72,8 @@ def test_what_it_depends_on_and_mounts_is_declared() -> None:
             assert how["condition"] != "service_healthy" or "healthcheck" in services[need], (name, need)
         for volume in service.get("volumes", []):
             assert volume.split(":")[0] in compose()["volumes"], name
+        for config in service.get("configs", []):
+            assert (ROOT / compose()["configs"][config["source"]]["file"]).is_file(), name
 
 
 def test_the_broker_is_set_up_as_the_embedded_one() -> None:

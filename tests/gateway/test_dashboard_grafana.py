@@ -1,0 +1,89 @@
+"""The Grafana dashboard: what it asks is asked here, of the running stack's ClickHouse and of the gateway's metrics."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from analytics.clickhouse import connect_analyst
+from deploy.grafana import generate
+from gateway.metrics import Metrics
+from tests.support.stack import Stack
+
+FOLDER = Path(generate.__file__).parent
+DASHBOARD: dict[str, Any] = json.loads(generate.OUT.read_text())
+PANELS: list[dict[str, Any]] = DASHBOARD["panels"]
+
+
+def of(kind: str) -> list[Any]:
+    return [
+        pytest.param(target, id=panel["title"])
+        for panel in PANELS
+        for target in panel["targets"]
+        if target["datasource"]["type"] == kind
+    ]
+
+
+def test_it_is_as_it_is_generated() -> None:
+    assert generate.dashboard() == DASHBOARD, "run python -m deploy.grafana.generate"
+
+
+def test_its_data_sources_are_provided() -> None:
+    provided = yaml.safe_load((FOLDER / "provisioning" / "datasources" / "oms.yaml").read_text())["datasources"]
+    known = {source["uid"]: source["type"] for source in provided}
+    for panel in PANELS:
+        for asked in (panel, *panel["targets"]):
+            assert known[asked["datasource"]["uid"]] == asked["datasource"]["type"]
+
+
+def test_panels_lie_side_by_side() -> None:
+    assert len({panel["id"] for panel in PANELS}) == len(PANELS)
+    taken: set[tuple[int, int]] = set()
+    for panel in PANELS:
+        at = panel["gridPos"]
+        cells = {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
+        assert not taken & cells, panel["title"]
+        assert at["x"] + at["w"] <= 24, panel["title"]
+        taken |= cells
+
+
+def expanded(sql: str, begin: datetime, end: datetime) -> str:
+    """As version 4 of the ClickHouse plugin does it."""
+    sql = sql.replace("$__fromTime", f"toDateTime({begin.timestamp():.0f})")
+    sql = sql.replace("$__toTime", f"toDateTime({end.timestamp():.0f})")
+    assert "$" not in sql, "a macro that was not expanded"
+    return sql
+
+
+@pytest.mark.stack
+@pytest.mark.parametrize("target", of("grafana-clickhouse-datasource"))
+def test_every_query_is_answered_to_an_analyst(stack: Stack, target: dict[str, Any]) -> None:
+    now = datetime.now(UTC)
+    with connect_analyst(stack.settings) as client:
+        found = client.query(expanded(target["rawSql"], now - timedelta(hours=6), now))
+    panel = next(panel for panel in PANELS if target in panel["targets"])
+    for transformation in panel.get("transformations", []):
+        assert set(transformation["options"]["include"]["names"]) <= set(found.column_names)
+    if field := panel["options"].get("reduceOptions", {}).get("fields"):
+        assert any(re.fullmatch(field.strip("/"), name) for name in found.column_names)
+    if panel["type"] == "timeseries":
+        assert found.column_names[0] == "time"
+        assert found.result_rows, "a row a minute, whatever happened"
+
+
+@pytest.mark.parametrize("target", of("prometheus"))
+def test_every_expression_names_a_metric_that_there_is(target: dict[str, Any]) -> None:
+    exported = {
+        f"{family.name}{suffix}"
+        for family in Metrics().registry.collect()
+        for suffix in {"counter": ["_total"], "histogram": ["_bucket", "_count", "_sum"]}.get(family.type, [""])
+    }
+    words = set(re.findall(r"[a-z_]{4,}(?=[\[{)])", re.sub(r"by \([^)]*\)|\"[^\"]*\"", "", target["expr"])))
+    assert words
+    assert words <= exported
