@@ -21,12 +21,14 @@ from runtime.settings import Settings
 
 Format = Literal["table", "json", "csv"]
 
+_STREAMED: dict[Format, str] = {"csv": "CSVWithNames", "json": "JSONEachRow"}
 _SHOWN = 1_000
 """Rows that `sql` shows of a result as a table."""
 
 
-def sql(settings: Settings, query: str, format: Format = "table") -> None:
-    """Run an analyst's query and print its result to stdout. It reads `oms` only, and changes nothing.
+def sql(settings: Settings, query: str, format: Format = "table", *, parameters: dict[str, str] | None = None) -> None:
+    """Run an analyst's query and print its result to stdout. It reads `oms` only, and changes nothing. `parameters`:
+    the values of its {name:Type}.
 
     Raises:
         UserError: ClickHouse does not answer, or refuses the query; the text is its own.
@@ -36,10 +38,10 @@ def sql(settings: Settings, query: str, format: Format = "table") -> None:
         raise UserError(f"Leave FORMAT {named} away, and choose with --format table, json or csv.")
     with opened(settings, connect_analyst) as client:
         if format == "table":
-            found = client.query(query)
+            found = client.query(query, parameters=parameters)
             _print_result(found.column_names, found.result_rows)
             return
-        with client.raw_stream(query, fmt="CSVWithNames" if format == "csv" else "JSONEachRow") as stream:
+        with client.raw_stream(query, parameters=parameters, fmt=_STREAMED[format]) as stream:
             if format == "csv":
                 shutil.copyfileobj(stream, sys.stdout.buffer)
             else:

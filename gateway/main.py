@@ -29,6 +29,7 @@ from gateway.promotions import Promotions
 from gateway.queries import Views
 from gateway.routes import (
     exceptions,
+    history,
     kpis,
     lists,
     operations,
@@ -151,6 +152,7 @@ def create_app(parts: Parts, name: str = "gateway", on_dead: Callable[[], None] 
         orders,
         returns,
         lists,
+        history,
         products,
         promotions,
         preferences,

@@ -196,13 +196,18 @@ def kpi(
 @app.command()
 def sql(
     query: Annotated[str, typer.Argument(help="ClickHouse SQL; it can only read")],
+    param: Annotated[list[str] | None, typer.Option(help="NAME=VALUE of a {NAME:Type} in it; may be repeated")] = None,
     format: Annotated[Format, typer.Option(help="how to print it")] = Format.table,
     data_dir: DataDir = HERE,
 ) -> None:
     """Run a query for an analyst."""
     from analytics import cli
 
-    cli.sql(_settings(data_dir), query, format.value)
+    given = [one.partition("=") for one in param or ()]
+    if wrong := [name for name, equals, _ in given if not equals]:
+        raise UserError(f"--param is NAME=VALUE, not {wrong[0]}.")
+    parameters = {name: value for name, _, value in given}
+    cli.sql(_settings(data_dir), query, format.value, parameters=parameters)
 
 
 @app.command()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from typing import Annotated, Any
@@ -14,11 +12,12 @@ from pydantic import AwareDatetime
 from starlette.responses import Response
 
 from gateway import cursor as cursors
+from gateway import past
 from gateway.asking import may_see
 from gateway.call import AnyCall, Call, OrderId, reply
-from gateway.documents import addresses_in, event_json, event_of_row, order_json
-from gateway.problems import Problem, not_found, unavailable
-from gateway.queries import POLL
+from gateway.documents import addresses_in, event_json, order_json
+from gateway.problems import Problem, not_found
+from gateway.routes.history import AsOf, AtVersion, behind, order_then, timeline
 from schemas.order import Order, OrderStatus
 
 router = APIRouter(prefix="/v1", tags=["orders"])
@@ -32,9 +31,18 @@ Version = Annotated[int | None, Query(ge=1, le=2**53, description="wait until th
 
 
 @router.get("/orders/{order_id}")
-async def get_order(call: AnyCall, request: Request, order_id: OrderId, min_version: Version = None) -> Response:
-    """The order as it is now; its version is the ETag."""
+async def get_order(
+    call: AnyCall,
+    request: Request,
+    order_id: OrderId,
+    min_version: Version = None,
+    version: AtVersion = None,
+    as_of: AsOf = None,
+) -> Response:
+    """The order as it is now, or as it was at a `version` or a time (`as_of`); its version is the ETag."""
     order = await _order(call, order_id, min_version)
+    if version is not None or as_of is not None:
+        order = await order_then(call, order, version, as_of)
     if f'"{order.version}"' in request.headers.get("if-none-match", ""):
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers={"ETag": f'"{order.version}"'})
     await call.parts.addresses.prepare([order])
@@ -43,19 +51,17 @@ async def get_order(call: AnyCall, request: Request, order_id: OrderId, min_vers
 
 @router.get("/orders/{order_id}/events")
 async def get_events(call: AnyCall, order_id: OrderId, min_version: Version = None) -> Response:
-    """What happened to the order, oldest first."""
-    order, rows = await asyncio.gather(_order(call, order_id, min_version), call.parts.views.events(order_id))
-    patience = time.monotonic() + call.parts.settings.command_timeout
-    # The timeline is another view than the order, and may be a moment behind it.
-    while min_version is not None and _newest(rows) < min_version:
-        if time.monotonic() > patience:
-            raise _behind(_newest(rows), min_version)
-        await asyncio.sleep(POLL)
-        rows = await call.parts.views.events(order_id)
-    events = [event_of_row(row) for row in rows]
+    """What happened to the order, oldest first, and what each event changed of what users see of it."""
+    order = await _order(call, order_id, min_version)
+    rows = await timeline(call, order_id, min_version or 1)
+    events = [past.event(order_id, row) for row in rows]
     addresses = call.parts.addresses
-    await addresses.prepare_addresses(address for event in events for address in addresses_in(event))
-    items = [event_json(row, event, order.currency, addresses.open) for row, event in zip(rows, events, strict=True)]
+    await addresses.prepare_addresses(address for event in events for address in addresses_in(event.data))
+    shown = [order_json(then, addresses.open) for then in past.fold(events)]
+    items = [
+        {**event_json(row, event.data, order.currency, addresses.open), "changes": past.changes(before, after)}
+        for row, event, before, after in zip(rows, events, [None, *shown], shown, strict=False)
+    ]
     return reply({"items": items, "next": None}, version=order.version)
 
 
@@ -107,16 +113,8 @@ async def _order(call: Call, order_id: str, min_version: int | None) -> Order:
     if order is None or not may_see(call, order):
         raise not_found()
     if min_version is not None and order.version < min_version:
-        raise _behind(order.version, min_version)
+        raise behind(order.version, min_version)
     return order
-
-
-def _newest(rows: list[dict[str, Any]]) -> int:
-    return int(rows[-1]["version"]) if rows else 0
-
-
-def _behind(version: int, wanted: int) -> Problem:
-    return unavailable("view-behind", f"The view is at version {version}; version {wanted} has not come yet.")
 
 
 def _filters(
