@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -26,6 +27,9 @@ TOPIC = "order.commands"
 
 DryRun = Annotated[bool, Query(description="only show what it would lead to")]
 
+Addition = Callable[[Order], dict[str, Any]]
+"""What an answer says beyond the order."""
+
 _WAITS_FOR_PAYMENT = frozenset({OrderStatus.DRAFT, OrderStatus.PENDING_PAYMENT})
 
 
@@ -38,6 +42,7 @@ async def do(
     dry_run: bool,
     created: bool = False,
     within: str = "",
+    adding: Addition | None = None,
 ) -> Response:
     """Send the command, wait for its outcome, answer with it."""
     if call.respond_async and not dry_run:
@@ -45,18 +50,28 @@ async def do(
         await call.parts.bus.tell(TOPIC, order_id, command, call.body_hash)
         return accepted(order_id, command_id, {"Preference-Applied": "respond-async"})
     outcome = await ask(call, order_id, command_id, data, dry_run)
-    return await answer(call, order_id, command_id, outcome, dry_run=dry_run, created=created, within=within)
+    return await answer(
+        call, order_id, command_id, outcome, dry_run=dry_run, created=created, within=within, adding=adding
+    )
 
 
 async def refuse(
-    call: Call, order_id: str, command_id: str, rejection: Rejection, dry_run: bool, within: str = ""
+    call: Call,
+    order_id: str,
+    command_id: str,
+    rejection: Rejection,
+    dry_run: bool,
+    *,
+    created: bool = False,
+    within: str = "",
+    adding: Addition | None = None,
 ) -> Response:
     """Refuse for what the catalogue says. With an idempotency key the order processor has the word: it may have
     accepted this very request before stock or catalogue changed, and then gives that outcome again."""
     if call.idempotency_key is None or dry_run:
         raise rejected(rejection, within)
     data = c.RefuseRequest(rejection=rejection)
-    return await do(call, order_id, command_id, data, dry_run=False, created=call.path == ORDERS, within=within)
+    return await do(call, order_id, command_id, data, dry_run=False, created=created, within=within, adding=adding)
 
 
 async def ask(call: Call, order_id: str, command_id: str, data: Payload, dry_run: bool) -> CommandOutcome | None:
@@ -83,6 +98,7 @@ async def answer(
     dry_run: bool,
     created: bool = False,
     within: str = "",
+    adding: Addition | None = None,
 ) -> Response:
     if outcome is None:
         return accepted(order_id, command_id)
@@ -91,10 +107,11 @@ async def answer(
     order = outcome.order
     if order is None:
         raise ValueError("an accepted command has no order")
+    added = adding(order) if adding else {}
     if dry_run:
         await call.parts.addresses.prepare([order])
         preview = order_json(order, call.parts.addresses.open, call.caller.staff)
-        return reply({**preview, "shipping_options": _shipping_options(call, order)})
+        return reply({**preview, **added, "shipping_options": _shipping_options(call, order)})
     headers = {}
     if call.wait is not None and _under_way(order):
         order = await _settled(call.parts, order, call.wait)
@@ -103,7 +120,7 @@ async def answer(
         headers["Location"] = f"{ORDERS}/{order_id}"
     await call.parts.addresses.prepare([order])
     shown = order_json(order, call.parts.addresses.open, call.caller.staff)
-    return reply(shown, HTTPStatus.CREATED if created else HTTPStatus.OK, headers, order.version)
+    return reply({**shown, **added}, HTTPStatus.CREATED if created else HTTPStatus.OK, headers, order.version)
 
 
 def accepted(order_id: str, command_id: str, headers: dict[str, str] | None = None) -> Response:
@@ -129,10 +146,10 @@ async def _settled(parts: Parts, order: Order, patience: float) -> Order:
     return newer if newer is not None and newer.version > order.version else order
 
 
-async def look(call: Call, order_id: str) -> Order:
-    """The order (its owner, currency and lines), asked of the order processor itself: writing needs no view. Problem
-    404 when there is none for this caller."""
-    order = call.parts.recent.get(order_id)
+async def look(call: Call, order_id: str, *, newest: bool = False) -> Order:
+    """The order (its owner, currency and lines), asked of the order processor itself: writing needs no view. Unless it
+    must be the `newest`, one that a command has just led to will do. Problem 404 when there is none for this caller."""
+    order = None if newest else call.parts.recent.get(order_id)
     if order is None:
         # Any preview shows the order, and leaves nothing behind.
         preview = replace(call, expected_version=None).command(

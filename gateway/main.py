@@ -28,6 +28,7 @@ from gateway.preferences import PreferenceTable
 from gateway.promotions import Promotions
 from gateway.queries import Views
 from gateway.routes import (
+    audit,
     exceptions,
     history,
     kpis,
@@ -38,6 +39,7 @@ from gateway.routes import (
     products,
     promotions,
     registry,
+    reorder,
     returns,
     webhooks_logistics,
     webhooks_payments,
@@ -150,6 +152,7 @@ def create_app(parts: Parts, name: str = "gateway", on_dead: Callable[[], None] 
     app.add_middleware(Edge, metrics=parts.metrics)
     for routes in (
         orders,
+        reorder,
         returns,
         lists,
         history,
@@ -157,6 +160,7 @@ def create_app(parts: Parts, name: str = "gateway", on_dead: Callable[[], None] 
         promotions,
         preferences,
         exceptions,
+        audit,
         kpis,
         registry,
         operations,

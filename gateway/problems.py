@@ -103,6 +103,8 @@ def _told(extra: dict[str, Any]) -> dict[str, Any]:
     """Rules speak in text and minor units; users see lists, numbers and amounts."""
     if "skus" in extra:
         extra["skus"] = extra["skus"].split(",")
+    if "unavailable" in extra:
+        extra["unavailable"] = orjson.loads(extra["unavailable"])
     if "allowed_actions" in extra:
         extra["allowed_actions"] = [action for action in extra["allowed_actions"].split(", ") if action != "nothing"]
     if {"before", "after", "currency"} <= extra.keys():

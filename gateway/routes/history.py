@@ -58,7 +58,7 @@ async def orders_as_of(
         if row["matches"]
     ]
     following = [int(page[-1]["created_us"]), page[-1]["order_id"]] if len(rows) > limit else None
-    return _page(items, following, path, filters, limit)
+    return paged(items, following, path, filters, limit)
 
 
 @router.get("/changes")
@@ -96,7 +96,7 @@ async def changes_between(
         for row in page
     ]
     following = [int(page[-1]["changed_us"]), page[-1]["order_id"]] if len(rows) > limit else None
-    return _page(items, following, path, filters, limit)
+    return paged(items, following, path, filters, limit)
 
 
 # One order
@@ -160,9 +160,10 @@ def _position(cursor: str | None, path: str, filters: dict[str, Any]) -> list[An
     return cursors.decode(cursor, {**filters, "path": path}, (int, str)) if cursor else [past.EVER, ""]
 
 
-def _page(
+def paged(
     items: list[dict[str, Any]], following: list[Any] | None, path: str, filters: dict[str, Any], limit: int
 ) -> Response:
+    """A page of a list, with the link to the next one where it goes on after this position."""
     if following is None:
         return reply({"items": items, "next": None})
     cursor = cursors.encode(following, {**filters, "path": path})

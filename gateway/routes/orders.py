@@ -50,9 +50,9 @@ async def create(call: AnyCall, body: NewOrder, dry_run: DryRun = False) -> Resp
     wishes = [Wish(item.sku, item.quantity, f"items[{i}].sku") for i, item in enumerate(body.items)]
     quotes = _quotes_in_stock(parts, wishes, body.currency)
     if isinstance(quotes, Rejection):
-        return await refuse(call, order_id, command_id, quotes, dry_run)
+        return await refuse(call, order_id, command_id, quotes, dry_run, created=True)
     if used_up := _used_up(parts, body.promo_codes):
-        return await refuse(call, order_id, command_id, used_up, dry_run)
+        return await refuse(call, order_id, command_id, used_up, dry_run, created=True)
     seal = parts.addresses.seal
     data = c.CreateOrder(
         customer_id=customer_id,
