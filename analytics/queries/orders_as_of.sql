@@ -11,7 +11,7 @@ known AS
 -- One row per order: its version, and what the last event that priced it said. Repeated rows change neither.
 figures AS
 (
-    SELECT order_id, max(version) AS version, argMax(total, version) AS total
+    SELECT order_id, max(version) AS version_then, argMax(total, version) AS total_then
     FROM oms.order_events
     WHERE occurred_at <= {as_of:DateTime64(6, 'UTC')}
     GROUP BY order_id
@@ -19,7 +19,7 @@ figures AS
 SELECT
     order_id, number, customer_id, created_at,
     statuses[arrayLastIndex(since -> since <= {as_of:DateTime64(6, 'UTC')}, entered)] AS status,
-    version, currency, total
+    version_then AS version, currency, total_then AS total
 FROM known
 INNER JOIN figures USING (order_id)
 ORDER BY created_at DESC, order_id DESC
