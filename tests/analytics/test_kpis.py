@@ -7,7 +7,6 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterator
 from importlib.resources import files
 from typing import Any
 
@@ -22,7 +21,6 @@ from runtime.settings import Settings
 from runtime.stack import free_port
 from tests.support.examples import at
 from tests.support.histories import History
-from tests.support.processes import clickhouse
 from tests.support.view_tables import fill_histories
 
 HOUR = 3600
@@ -46,21 +44,10 @@ def histories() -> list[History]:
     ]  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
-    port, folder = free_port(), tmp_path_factory.mktemp("kpis")
-    with clickhouse(folder, port):
-        here = Settings(data_dir=folder, clickhouse_url=f"http://127.0.0.1:{port}")
-        with connect(here) as client:
-            assert migrate(client)
-            fill_histories(client, histories())
-        yield here
-
-
-@pytest.fixture
-def client(settings: Settings) -> Iterator[Client]:
+@pytest.fixture(scope="module", autouse=True)
+def filled(settings: Settings) -> None:
     with connect(settings) as client:
-        yield client
+        fill_histories(client, histories())
 
 
 NOTHING_DELIVERED = {

@@ -1,0 +1,56 @@
+"""Every KPI equals a fold of the topics in plain Python, on histories by chance, also when rows come twice or late."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+from clickhouse_connect.driver.client import Client
+
+from analytics import kpis
+from processors.sinks.views import VIEWS
+from schemas.base import Envelope
+from tests.support.kpi_fold import KPIS, Fold, by_key
+from tests.support.random_lives import messages, orders, walked
+from tests.support.view_tables import fill
+
+TOPICS = ("order.events", "order.states", "inventory.events", "inventory.levels")
+
+
+def asked(kpi: kpis.Kpi) -> Iterator[dict[str, Any]]:
+    yield {}
+    yield from ({"grain": grain, "tz": "America/St_Johns"} for grain in kpis.GRAINS)
+    yield from ({"group_by": dimension} for dimension in kpi.dimensions)
+    yield from ({"grain": "week", "tz": "Asia/Tokyo", "group_by": dimension} for dimension in kpi.dimensions[:1])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_every_kpi_is_a_fold_of_the_topics(client: Client, seed: int) -> None:
+    for view in VIEWS.values():
+        client.command(f"TRUNCATE TABLE {view.table}")
+    life = walked(seed)
+    told = {topic: messages(life, topic) for topic in TOPICS}
+    for topic, found in told.items():
+        fill(client, topic, found)
+    moves: Sequence[Any] = told["inventory.events"]
+    fold = Fold(orders(life), moves, life.world.now)
+    check(client, fold)
+    dice = random.Random(seed)
+    for topic, found in told.items():
+        fill(client, topic, some_again(found, dice))
+    check(client, fold)
+
+
+def some_again(found: list[Envelope], dice: random.Random) -> list[Envelope]:
+    """Old ones after newer ones, as a sink that starts over, or comes late, writes them."""
+    return dice.sample(found, len(found) // 2)
+
+
+def check(client: Client, fold: Fold) -> None:
+    assert KPIS.keys() == kpis.load().keys()
+    for name, kpi in kpis.load().items():
+        for params in asked(kpi):
+            there = by_key(name, kpis.run(client, name, {**params, "now": fold.now}))
+            assert there == by_key(name, fold.rows(name, params)), (name, params)
