@@ -121,11 +121,13 @@ def create_app(parts: Parts, name: str = "gateway", on_dead: Callable[[], None] 
         parts.preferences.start()
         parts.promotions.start()
         watching = asyncio.create_task(monitor.run(), name="monitor")
+        counting = asyncio.create_task(parts.metrics.business.run(parts.views), name="business metrics")
         log.info("started", instance=parts.bus.address)
         try:
             yield
         finally:
             watching.cancel()
+            counting.cancel()
             await parts.views.close()
             feeds = (parts.catalogue.feed, parts.preferences.feed, parts.promotions.feed)
             await asyncio.gather(*(asyncio.to_thread(feed.stop, 1) for feed in feeds))

@@ -1,8 +1,11 @@
-"""Metrics of the gateway: rate, errors and duration of each route, and how the command bus does."""
+"""Metrics of the gateway: rate, errors and duration of each route, how the command bus does, and the orders themselves
+(business_metrics)."""
 
 from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+
+from gateway.business_metrics import BusinessMetrics
 
 BUCKETS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
@@ -29,4 +32,6 @@ class Metrics:
         self.waiting = Gauge("oms_commands_waiting", "Commands without an outcome yet.", registry=self.registry)
         self.lag = Gauge("oms_consumer_lag", "Messages not read yet.", ("feed",), registry=self.registry)
         self.ready = Gauge("oms_dependency_ready", "1 when it is.", ("dependency",), registry=self.registry)
+        self.business = BusinessMetrics()
+        self.registry.register(self.business)
         ProcessCollector(registry=self.registry)

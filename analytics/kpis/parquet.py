@@ -22,6 +22,7 @@ _TYPES = {
     "ratio": pa.float64(),
     "seconds": pa.float64(),
     "points": pa.float64(),
+    "number": pa.float64(),
     "money": pa.decimal128(38, 4),  # no currency has more digits
 }
 

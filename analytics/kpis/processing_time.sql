@@ -18,8 +18,8 @@ SELECT
     {group_by:Identifier},
     count() AS orders,
     avg(seconds) AS mean,
-    quantileExactInclusive(0.5)(seconds) AS p50,
-    quantileExactInclusive(0.95)(seconds) AS p95,
+    quantilesExactInclusive(0.5, 0.95)(seconds)[1] AS p50,
+    quantilesExactInclusive(0.5, 0.95)(seconds)[2] AS p95,
     countIf(seconds < 3 * 86400) / orders AS within_three_days
 FROM delivered
 GROUP BY at, {group_by:Identifier}

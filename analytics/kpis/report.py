@@ -62,7 +62,7 @@ def text(value: Any, unit: Unit) -> str:
             return f"{value * 100:.1f} %"
         case "seconds":
             return _span(value)
-        case "points":
+        case "points" | "number":
             return f"{value:.2f}"
         case "money":
             return f"{_grouped(value['amount'])} {value['currency']}"

@@ -38,8 +38,8 @@ SELECT
     saga,
     count() AS orders,
     avg(seconds) AS mean,
-    quantileExactInclusive(0.5)(seconds) AS p50,
-    quantileExactInclusive(0.95)(seconds) AS p95
+    quantilesExactInclusive(0.5, 0.95)(seconds)[1] AS p50,
+    quantilesExactInclusive(0.5, 0.95)(seconds)[2] AS p95
 FROM steps
 GROUP BY at, {group_by:Identifier}, saga
 ORDER BY at, {group_by:Identifier}, indexOf(['placement', 'shipping', 'delivery', 'return'], saga)

@@ -16,22 +16,43 @@ ORDER = (
     "cart_abandonment",
     "return_rate",
     "orders_created",
-    "active_orders",
-    "saga_durations",
-    "cancellations_by_reason",
     "average_order_value",
+    "revenue",
+    "units_per_order",
+    "cancellations_by_reason",
+    "returns_by_reason",
+    "refunds_by_reason",
+    "payment_acceptance",
+    "payment_retries",
+    "on_time_delivery",
+    "stock_outs",
+    "stuck_orders",
+    "active_orders",
+    "funnel",
+    "time_in_status",
+    "saga_durations",
+    "discounts",
+    "promotion_use",
+    "product_sales",
 )
 """How a report lists them."""
 
 DIMENSIONS = {
+    "category": "of the product",
+    "code": "the provider's reason for declining; '' when it accepted",
+    "condition": "of what came back; '' until it was inspected",
     "country": "of the shipping address; '' without one",
     "currency": "of the order",
+    "pool": "of stock",
+    "purpose": "of the payment: order, edit or renewal (of an authorization)",
     "region": "country and state of the shipping address, as in US-CA",
     "shipping_method": "'' while none is chosen",
+    "sku": "of the product",
+    "status": "of the return, now",
 }
 """What KPIs can be grouped by."""
 
-Unit = Literal["text", "count", "ratio", "seconds", "points", "money"]
+Unit = Literal["text", "count", "ratio", "seconds", "points", "number", "money"]
 
 
 class _Sidecar(BaseModel):

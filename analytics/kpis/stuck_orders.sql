@@ -1,0 +1,26 @@
+-- Grain: one row per period, group and status in which orders are stuck now. Unit: orders.
+WITH
+    -- One row per order created in [from, to) that has not moved for too long, and since when it is where it is.
+    stuck_now AS
+    (
+        SELECT
+            period_start(created_at, {grain:String}, {tz:String}) AS at,
+            '' AS everything,
+            currency,
+            country,
+            if(state = '', country, concat(country, '-', state)) AS region,
+            shipping_method,
+            stuck AS status,
+            dateDiff('microsecond', entered[-1], {now:DateTime64(6, 'UTC')}) / 1e6 AS seconds
+        FROM oms.order_summaries FINAL
+        WHERE stuck != '' AND created_at >= {from:DateTime64(6, 'UTC')} AND created_at < {to:DateTime64(6, 'UTC')}
+    )
+SELECT
+    at,
+    {group_by:Identifier},
+    status,
+    count() AS orders,
+    max(seconds) AS longest
+FROM stuck_now
+GROUP BY at, {group_by:Identifier}, status
+ORDER BY at, {group_by:Identifier}, orders DESC, status
