@@ -16,6 +16,9 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 NO_BREAK = "\u00a0"
 """A space that no line breaks at."""
 
+FEWEST_MINUTES = 15
+"""Of the chart, on a stack that is younger than an hour."""
+
 Verdict = Literal["met", "missed", "open", "none"]
 """Of a KPI about its target: `open` while there is nothing to judge, `none` where no target is set."""
 
@@ -156,7 +159,7 @@ def timeline(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 def _now(found: Now, now: datetime) -> dict[str, Any]:
-    minutes = found.orders_a_minute
+    minutes = _since_the_first(found.orders_a_minute)
     return {
         "at": found.at,
         "minutes": [{**row, "at": datetime.fromtimestamp(row["minute"], UTC)} for row in minutes],
@@ -171,6 +174,12 @@ def _now(found: Now, now: datetime) -> dict[str, Any]:
             for row in found.open_exceptions
         ],
     }
+
+
+def _since_the_first(minutes: list[Row]) -> list[Row]:
+    """Without the quiet ones before the first order, but no fewer than there is something to see in."""
+    first = next((at for at, row in enumerate(minutes) if row["created"] or row["paid"] or row["cancelled"]), 0)
+    return minutes[max(0, min(first - 1, len(minutes) - FEWEST_MINUTES)) :]
 
 
 def _figures(rows: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
