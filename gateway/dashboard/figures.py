@@ -10,7 +10,7 @@ from math import log
 from typing import Any, Literal
 
 from analytics.kpis import Kpi, Row, Unit, headline, load, text
-from gateway.dashboard.contents import Found, Now
+from gateway.dashboard.contents import OTHERS, Found, Now
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 NO_BREAK = "\u00a0"
@@ -183,18 +183,18 @@ def _since_the_first(minutes: list[Row]) -> list[Row]:
 
 
 def _figures(rows: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
-    catalogue = load().values()
-    created = rows["funnel"][0]["orders"]
+    catalogue = load()
+    created = sum(row["orders"] for row in rows["funnel"])
     return {
-        "tiles": list(tiles(rows, (kpi for kpi in catalogue if kpi.target))),
-        "others": list(tiles(rows, (kpi for kpi in catalogue if not kpi.target and not kpi.keys))),
+        "tiles": list(tiles(rows, (kpi for kpi in catalogue.values() if kpi.target))),
+        "others": list(tiles(rows, (catalogue[name] for name in OTHERS))),
+        "funnel": bars(rows["funnel"] if created else [], "stage", "orders", ("of_created", "ratio")),
+        "times": spans(rows["time_in_status"], "status"),
         "active": bars(rows["active_orders"], "status", "orders"),
         "cancellations": bars(rows["cancellations_by_reason"], "reason", "orders", ("share", "ratio")),
-        "funnel": bars(rows["funnel"] if created else [], "step", "orders", ("share", "ratio")),
-        "times": spans(rows["time_in_state"], "status"),
         "revenue": [
-            {name: text(row[name], unit) for name, unit in load()["average_order_value"].columns.items()}
-            for row in rows["average_order_value"]
+            {name: text(row[name], unit) for name, unit in catalogue["revenue"].columns.items()}
+            for row in rows["revenue"]
         ],
     }
 
