@@ -1,4 +1,4 @@
-"""The dashboard over HTTP and on the command line, on the running stack; as a person sees it: test_dashboard_browser."""
+"""The dashboard over HTTP and on the command line, on the running stack."""
 
 from __future__ import annotations
 
