@@ -36,8 +36,9 @@ function take(page) {
   if (main.dataset.state === "nothing" && state !== "nothing") return location.reload();
   for (const part of document.querySelectorAll("[data-live]")) {
     const fresh = page.querySelector(`[data-live="${part.dataset.live}"]`);
-    // What somebody stands on with the keyboard is not taken away.
-    if (fresh && fresh.innerHTML !== part.dataset.seen && !part.contains(document.activeElement)) {
+    // What somebody points at, or stands on with the keyboard, is not taken away.
+    const held = part.querySelector("a:hover, :focus");
+    if (fresh && fresh.innerHTML !== part.dataset.seen && !held) {
       part.innerHTML = fresh.innerHTML;
       part.dataset.seen = fresh.innerHTML;
     }

@@ -145,7 +145,12 @@ def test_a_new_order_shows_without_loading_the_page_again(browser: Browser, shop
     number = shop.draft(shop.product())["number"]
     until(lambda: number in text(browser, ".tail"), "the order is in the tail")
     assert browser.run("return window.same"), "the page was not loaded again"
-    browser.driver.find_element(By.LINK_TEXT, number).click()
+    browser.run(
+        """
+        [...document.querySelectorAll(".tail a")].find((link) => link.textContent === arguments[0]).click();
+    """,
+        number,
+    )
     until(lambda: text(browser, "h1") == number, "its page")
     assert "Created" in text(browser, "tbody")
 
