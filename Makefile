@@ -11,7 +11,7 @@ INSTALLED := $(VENV)/.installed
 LOG := .cache/install.log
 UV := .cache/uv
 
-.PHONY: help setup demo up down test lint format schemas chaos bench lock
+.PHONY: help setup demo up down test lint format schemas chaos bench screenshots lock
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 18
@@ -58,6 +58,9 @@ chaos: $(INSTALLED) ## only the tests that break things
 
 bench: $(INSTALLED) ## measure the stack under load
 	@$(OMS) bench
+
+screenshots: $(INSTALLED) ## the dashboard's pictures in the docs, anew (needs chromium and chromium-driver)
+	@$(BIN)/python -m tests.support.screenshots
 
 lock: $(UV)/bin/uv ## requirements.lock, anew from pyproject.toml
 	@$(UV)/bin/uv pip compile pyproject.toml --extra dev --generate-hashes --no-emit-index-url --universal \

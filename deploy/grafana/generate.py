@@ -26,7 +26,7 @@ OUT = Path(__file__).parent / "dashboards" / "orders.json"
 
 CLICKHOUSE = {"type": "grafana-clickhouse-datasource", "uid": "clickhouse"}
 PROMETHEUS = {"type": "prometheus", "uid": "prometheus"}
-UNITS = {"ratio": "percentunit", "seconds": "s", "count": "short", "points": "none"}
+UNITS = {"ratio": "percentunit", "seconds": "s", "count": "short", "number": "short", "points": "none"}
 
 _PARAMETERS = {
     "{from:DateTime64(6, 'UTC')}": "$__fromTime",
@@ -50,8 +50,9 @@ def dashboard() -> dict[str, Any]:
     rows: list[tuple[int, list[Panel]]] = [
         (5, [*targets, exceptions()]),
         (9, [minutes(), tail()]),
-        (8, [funnel(), times()]),
-        (8, [of_rows(found[name]) for name in ("active_orders", "cancellations_by_reason", "average_order_value")]),
+        (8, [of_rows(found[name]) for name in ("funnel", "time_in_status")]),
+        (8, [of_rows(found[name]) for name in ("active_orders", "cancellations_by_reason", "revenue")]),
+        (8, business()),
         (8, metrics()[:2]),
         (8, metrics()[2:]),
     ]
@@ -99,17 +100,6 @@ def of_rows(kpi: Kpi) -> Panel:
         in_currency = ", ".join(f"{name} / {_minor_units()} AS {name}" for name in money)
         sql = wrapped(f"SELECT * REPLACE ({in_currency})", sql)
     return table(kpi.title, f"{kpi.question} {kpi.meaning}", sql, kpi.columns)
-
-
-def funnel() -> Panel:
-    about = "How far the orders came that were created in the period"
-    return table("Funnel", about, of_gateway("funnel"), {"step": "text", "orders": "count", "share": "ratio"})
-
-
-def times() -> Panel:
-    about = "How long orders were in a status that they left in the period"
-    columns = {"status": "text", "orders": "count", "p50": "seconds", "p95": "seconds"}
-    return table("Time in each state", about, of_gateway("time_in_state"), columns)
 
 
 def table(title: str, about: str, sql: str, columns: Mapping[str, str]) -> Panel:
@@ -167,6 +157,28 @@ def exceptions() -> Panel:
         "fieldConfig": {"defaults": {"thresholds": {"mode": "absolute", "steps": steps}}, "overrides": []},
         "options": {"reduceOptions": {"calcs": ["lastNotNull"]}, "colorMode": "value"},
     }
+
+
+def business() -> list[Panel]:
+    """The epic's metrics, which the gateway exports for alerts. Several gateways export the same numbers."""
+
+    def quantile(share: float) -> str:
+        return f"histogram_quantile({share}, max by (le) (rate(order_processing_duration_bucket[1h])))"
+
+    def value(what: str) -> str:
+        return f"max by (currency) (rate(order_value_{what}[1h]))"
+
+    a_minute = {
+        "created": "60 * max(rate(orders_created_total[5m]))",
+        "completed": "60 * max(rate(orders_completed_total[5m]))",
+        "cancelled": "60 * sum(max by (reason) (rate(orders_cancelled_total[5m])))",
+    }
+    return [
+        series("Orders a minute, of the metrics", "short", a_minute),
+        series("Active orders", "short", {"{{status}}": "max by (status) (active_orders)"}),
+        series("Processing time", "s", {"P50": quantile(0.5), "P95": quantile(0.95)}),
+        series("Value of an order", "short", {"{{currency}}": f"{value('sum')} / {value('count')}"}),
+    ]
 
 
 def metrics() -> list[Panel]:

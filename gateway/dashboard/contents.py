@@ -18,8 +18,16 @@ FRESH = 2.0
 """Seconds for which a reading serves whoever asks."""
 MINUTES = 60
 EVENTS = 20
-OF_A_PERIOD = ("funnel", "time_in_state")
-"""Statements of `gateway/sql` that are asked for a period, as the KPIs are."""
+TABLES = ("funnel", "time_in_status", "active_orders", "cancellations_by_reason", "revenue")
+OTHERS = (
+    "orders_created",
+    "average_order_value",
+    "units_per_order",
+    "payment_acceptance",
+    "on_time_delivery",
+    "stock_outs",
+)
+"""KPIs that are shown besides those with a target: as tables, and as one figure each."""
 
 
 class Period(StrEnum):
@@ -57,7 +65,7 @@ class Now:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What could be read, now or the last time. `figures`: rows of a period by the name of the KPI or statement."""
+    """What could be read, now or the last time. `figures`: rows of a period by the KPI's name."""
 
     now: Now | None
     figures: Mapping[str, list[Row]] | None
@@ -90,13 +98,10 @@ class Contents:
         return Now(now, minutes, events, exceptions)
 
     async def _reckon(self, period: Period) -> Mapping[str, list[Row]]:
-        now = datetime.now(UTC)
-        since = period.since(now)
-        found = await asyncio.gather(
-            *(self._views.kpi(name, {"from": since}) for name in kpis.load()),
-            *(self._views.rows(name, from_us=_micros(since), to_us=_micros(now)) for name in OF_A_PERIOD),
-        )
-        return dict(zip((*kpis.load(), *OF_A_PERIOD), found, strict=True))
+        names = [name for name, kpi in kpis.load().items() if kpi.target or name in TABLES or name in OTHERS]
+        since = {"from": period.since(datetime.now(UTC))}
+        found = await asyncio.gather(*(self._views.kpi(name, since) for name in names))
+        return dict(zip(names, found, strict=True))
 
 
 def _micros(at: datetime) -> int:

@@ -10,11 +10,14 @@ from math import log
 from typing import Any, Literal
 
 from analytics.kpis import Kpi, Row, Unit, headline, load, text
-from gateway.dashboard.contents import Found, Now
+from gateway.dashboard.contents import OTHERS, Found, Now
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 NO_BREAK = "\u00a0"
 """A space that no line breaks at."""
+
+FEWEST_MINUTES = 15
+"""Of the chart, on a stack that is younger than an hour."""
 
 Verdict = Literal["met", "missed", "open", "none"]
 """Of a KPI about its target: `open` while there is nothing to judge, `none` where no target is set."""
@@ -156,7 +159,7 @@ def timeline(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 def _now(found: Now, now: datetime) -> dict[str, Any]:
-    minutes = found.orders_a_minute
+    minutes = _since_the_first(found.orders_a_minute)
     return {
         "at": found.at,
         "minutes": [{**row, "at": datetime.fromtimestamp(row["minute"], UTC)} for row in minutes],
@@ -173,19 +176,25 @@ def _now(found: Now, now: datetime) -> dict[str, Any]:
     }
 
 
+def _since_the_first(minutes: list[Row]) -> list[Row]:
+    """Without the quiet ones before the first order, but no fewer than there is something to see in."""
+    first = next((at for at, row in enumerate(minutes) if row["created"] or row["paid"] or row["cancelled"]), 0)
+    return minutes[max(0, min(first - 1, len(minutes) - FEWEST_MINUTES)) :]
+
+
 def _figures(rows: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
-    catalogue = load().values()
-    created = rows["funnel"][0]["orders"]
+    catalogue = load()
+    created = sum(row["orders"] for row in rows["funnel"])
     return {
-        "tiles": list(tiles(rows, (kpi for kpi in catalogue if kpi.target))),
-        "others": list(tiles(rows, (kpi for kpi in catalogue if not kpi.target and not kpi.keys))),
+        "tiles": list(tiles(rows, (kpi for kpi in catalogue.values() if kpi.target))),
+        "others": list(tiles(rows, (catalogue[name] for name in OTHERS))),
+        "funnel": bars(rows["funnel"] if created else [], "stage", "orders", ("of_created", "ratio")),
+        "times": spans(rows["time_in_status"], "status"),
         "active": bars(rows["active_orders"], "status", "orders"),
         "cancellations": bars(rows["cancellations_by_reason"], "reason", "orders", ("share", "ratio")),
-        "funnel": bars(rows["funnel"] if created else [], "step", "orders", ("share", "ratio")),
-        "times": spans(rows["time_in_state"], "status"),
         "revenue": [
-            {name: text(row[name], unit) for name, unit in load()["average_order_value"].columns.items()}
-            for row in rows["average_order_value"]
+            {name: text(row[name], unit) for name, unit in catalogue["revenue"].columns.items()}
+            for row in rows["revenue"]
         ],
     }
 

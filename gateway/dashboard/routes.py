@@ -14,12 +14,14 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.responses import RedirectResponse, Response
 
+from analytics import kpis
 from gateway.call import OrderId, Parts
 from gateway.dashboard import html, session
 from gateway.dashboard.contents import Contents, Period
-from gateway.dashboard.figures import shown, timeline
+from gateway.dashboard.figures import shown, timeline, words
 from gateway.dashboard.session import PATH, Staff
 from gateway.problems import TYPE, Problem, invalid, not_found
+from schemas.money import Money
 
 SIGN_IN = f"{PATH}/sign-in"
 
@@ -70,7 +72,13 @@ async def order(request: Request, staff: Staff, order_id: OrderId) -> Response:
     found = await views.order(order_id)
     if found is None:
         raise not_found()
-    return html.page("order.html", order=found, events=timeline(await views.events(order_id)))
+    return html.page(
+        "order.html",
+        order=found,
+        status=words(found.status),
+        total=kpis.text(Money.of(found.totals.total, found.currency).model_dump(), "money"),
+        events=timeline(await views.events(order_id)),
+    )
 
 
 @router.get("/sign-in")

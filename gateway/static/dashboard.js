@@ -2,7 +2,6 @@
 // chart from the table below it. Without this script the page is whole, and as of when it was loaded.
 "use strict";
 
-const EVERY = 5000; // milliseconds between two readings
 const PATIENCE = 20000; // milliseconds that a reading may take
 const SERIES = ["created", "paid", "cancelled"];
 const DASHES = [[], [6, 3], [2, 3]]; // told apart without colours, too
@@ -27,7 +26,7 @@ async function renew() {
 
 function wait() {
   clearTimeout(timer);
-  if (!document.hidden && pause.ariaPressed !== "true") timer = setTimeout(renew, EVERY);
+  if (!document.hidden && pause.ariaPressed !== "true") timer = setTimeout(renew, Number(main.dataset.every));
 }
 
 function take(page) {
@@ -37,8 +36,9 @@ function take(page) {
   if (main.dataset.state === "nothing" && state !== "nothing") return location.reload();
   for (const part of document.querySelectorAll("[data-live]")) {
     const fresh = page.querySelector(`[data-live="${part.dataset.live}"]`);
-    // What somebody stands on with the keyboard is not taken away.
-    if (fresh && fresh.innerHTML !== part.dataset.seen && !part.contains(document.activeElement)) {
+    // What somebody points at, or stands on with the keyboard, is not taken away.
+    const held = part.querySelector("a:hover, :focus");
+    if (fresh && fresh.innerHTML !== part.dataset.seen && !held) {
       part.innerHTML = fresh.innerHTML;
       part.dataset.seen = fresh.innerHTML;
     }

@@ -18,6 +18,7 @@ from analytics import kpis
 from gateway import problems
 from gateway.auth import Authenticator, issue
 from gateway.dashboard import figures, html, routes
+from gateway.dashboard.contents import Found, Now
 from gateway.dashboard.shared import Shared
 from runtime.settings import Settings
 
@@ -98,6 +99,17 @@ def test_bars_and_spans() -> None:
     assert 0 <= short.p50 < short.p95 < long.p50 == long.p95 <= 1
     assert long.figures == ("1", "60.0 min", "60.0 min")
     assert figures.spans([], "state") == []
+
+
+@pytest.mark.parametrize(("first", "rows"), [(None, 61), (0, 61), (30, 32), (60, 15)])
+def test_the_chart_begins_shortly_before_the_first_order(first: int | None, rows: int) -> None:
+    minutes = [
+        {"minute": 60 * number, "created": int(number == first), "paid": 0, "cancelled": 0} for number in range(61)
+    ]
+    shown = figures.shown(Found(Now(NOW, minutes, [], []), None, True), NOW)["now"]
+    assert len(shown["minutes"]) == rows
+    assert shown["minutes"][-1]["minute"] == 3600
+    assert shown["totals"]["created"] == int(first is not None)
 
 
 def test_the_tail_and_the_timeline() -> None:
