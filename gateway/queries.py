@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -36,9 +37,14 @@ UNREACHABLE = (ClickHouseError, ClientError, OSError, TimeoutError)
 log = structlog.get_logger(__name__)
 
 
+_INCLUDE = re.compile(r"^-- include (\w+)$", re.MULTILINE)
+
+
 @cache
 def sql(name: str) -> str:
-    return (files(__package__) / "sql" / f"{name}.sql").read_text()
+    """A statement of `gateway/sql`; a line `-- include NAME` stands for another file (never for a value)."""
+    text = (files(__package__) / "sql" / f"{name}.sql").read_text()
+    return _INCLUDE.sub(lambda found: sql(found[1]), text)
 
 
 class Views:

@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Annotated
 from urllib.parse import quote, urlencode
 
 from fastapi import APIRouter, Query, Request
-from pydantic import AwareDatetime
 from starlette.responses import Response
 
-from gateway import cursor as cursors
 from gateway import past
 from gateway.asking import may_see
 from gateway.call import AnyCall, Call, OrderId, reply
 from gateway.documents import addresses_in, event_json, order_json
 from gateway.problems import Problem, not_found
 from gateway.routes.history import AsOf, AtVersion, behind, order_then, timeline
-from schemas.order import Order, OrderStatus
+from gateway.search import OrderSearch, search
+from schemas.order import Order
 
 router = APIRouter(prefix="/v1", tags=["orders"])
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_EVER = int((datetime(2200, 1, 1, tzinfo=UTC) - _EPOCH) / timedelta(microseconds=1))
-
-Limit = Annotated[int, Query(ge=1, le=100)]
-Cursor = Annotated[str | None, Query(max_length=500)]
 Version = Annotated[int | None, Query(ge=1, le=2**53, description="wait until the view has this version")]
 
 
@@ -66,38 +59,26 @@ async def get_events(call: AnyCall, order_id: OrderId, min_version: Version = No
 
 
 @router.get("/orders")
-async def list_orders(
-    call: AnyCall,
-    status: Annotated[list[OrderStatus] | None, Query(description="any of these")] = None,
-    sku: Annotated[str, Query(max_length=64)] = "",
-    customer_id: Annotated[str | None, Query(max_length=128, description="staff: one customer's")] = None,
-    created_from: AwareDatetime | None = None,
-    created_to: Annotated[AwareDatetime | None, Query(description="not included")] = None,
-    limit: Limit = 20,
-    cursor: Cursor = None,
-) -> Response:
-    """Orders, newest first: a customer's own, or, for staff, everybody's."""
+async def list_orders(call: AnyCall, query: Annotated[OrderSearch, Query()]) -> Response:
+    """Orders as asked for: a customer's own, or, for staff, everybody's."""
     if not call.caller.staff:
-        if customer_id not in (None, call.caller.id):
+        if query.customer_id not in (None, call.caller.id):
             raise Problem("forbidden", HTTPStatus.FORBIDDEN, "These are not your orders.", field="customer_id")
-        customer_id = call.caller.id
-    filters = _filters(status, sku, customer_id, created_from, created_to)
-    return await _page(call, "/v1/orders", filters, customer_id, limit, cursor)
+        query = query.model_copy(update={"customer_id": call.caller.id})
+    return await _page(call, "/v1/orders", query)
 
 
 @router.get("/customers/{customer_id}/orders")
-async def list_orders_of_customer(
-    call: AnyCall,
-    customer_id: str,
-    status: Annotated[list[OrderStatus] | None, Query(description="any of these")] = None,
-    limit: Limit = 20,
-    cursor: Cursor = None,
-) -> Response:
-    """A customer's order history, newest first."""
+async def list_orders_of_customer(call: AnyCall, customer_id: str, query: Annotated[OrderSearch, Query()]) -> Response:
+    """A customer's order history, with the same filters."""
     if not call.caller.staff and customer_id != call.caller.id:
         raise not_found("There is no such customer.")
+    if query.customer_id not in (None, customer_id):
+        raise Problem(
+            "invalid-request", HTTPStatus.UNPROCESSABLE_ENTITY, "The path names another customer.", field="customer_id"
+        )
     path = f"/v1/customers/{quote(customer_id, safe='')}/orders"
-    return await _page(call, path, _filters(status, "", None, None, None), customer_id, limit, cursor)
+    return await _page(call, path, query.model_copy(update={"customer_id": customer_id}))
 
 
 async def _order(call: Call, order_id: str, min_version: int | None) -> Order:
@@ -117,57 +98,16 @@ async def _order(call: Call, order_id: str, min_version: int | None) -> Order:
     return order
 
 
-def _filters(
-    status: list[OrderStatus] | None,
-    sku: str,
-    customer_id: str | None,
-    created_from: datetime | None,
-    created_to: datetime | None,
-) -> dict[str, Any]:
-    """The filters as they stand in the URL, without those that were not given."""
-    given = {
-        "status": sorted({str(one) for one in status or ()}),
-        "sku": sku,
-        "customer_id": customer_id,
-        "created_from": created_from and created_from.isoformat(),
-        "created_to": created_to and created_to.isoformat(),
-    }
-    return {name: value for name, value in given.items() if value}
-
-
-async def _page(
-    call: Call, path: str, filters: dict[str, Any], customer_id: str | None, limit: int, cursor: str | None
-) -> Response:
-    bound = {**filters, "path": path}
-    before_us, before_id = cursors.decode(cursor, bound, (int, str)) if cursor else (_EVER, "")
-    parameters = {
-        "statuses": filters.get("status", []),
-        "sku": filters.get("sku", ""),
-        "from_us": _micros(filters.get("created_from"), 0),
-        "to_us": _micros(filters.get("created_to"), _EVER),
-        "before_us": before_us,
-        "before_id": before_id,
-        "limit": limit + 1,  # one more tells whether there is a next page
-    }
-    if customer_id is None:
-        rows = await call.parts.views.rows("orders_of_all", **parameters)
-    else:
-        rows = await call.parts.views.rows("orders_of_customer", customer_id=customer_id, **parameters)
-    page = rows[:limit]
-    orders = [Order.model_validate_json(row["document"]) for row in page if row["document"]]
+async def _page(call: Call, path: str, query: OrderSearch) -> Response:
+    views = call.parts.views
+    found = await search(views.rows, query, path)
+    known = await views.orders(found.order_ids) if found.order_ids else {}
+    orders = [known[order_id] for order_id in found.order_ids if order_id in known]
     await call.parts.addresses.prepare(orders)
-    following, headers = None, {}
-    if len(rows) > limit:
-        following = cursors.encode([int(page[-1]["created_us"]), page[-1]["order_id"]], bound)
-        query = urlencode({**filters, "limit": limit, "cursor": following}, doseq=True)
-        headers["Link"] = f'<{path}?{query}>; rel="next"'
+    headers = {}
+    if found.following:
+        following = {**query.asked(), "limit": query.limit, "cursor": found.following}
+        headers["Link"] = f'<{path}?{urlencode(following, doseq=True)}>; rel="next"'
     items = [order_json(order, call.parts.addresses.open, call.caller.staff) for order in orders]
-    return reply({"items": items, "next": following}, headers=headers)
-
-
-def _micros(at: str | None, default: int) -> int:
-    """Microseconds since 1970, within what the view can hold."""
-    if at is None:
-        return default
-    found = (datetime.fromisoformat(at) - _EPOCH) // timedelta(microseconds=1)
-    return min(max(found, 0), _EVER)
+    counted = {} if found.total is None else {"total": found.total}
+    return reply({"items": items, "next": found.following, **counted}, headers=headers)

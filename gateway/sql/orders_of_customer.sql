@@ -1,24 +1,28 @@
--- A page of one customer's orders, newest first, from a position (created, order id) on. An empty filter filters nothing.
--- Grain: one row per order; `document` is empty where the order's own view is a moment behind.
-WITH page AS
+-- One customer's orders by created_at, updated_at or total ({by}), upwards or {down}, from a position (key, order id) on.
+-- They are few, and lie together: each one's newest version is looked at.
+-- Grain: one row per order that matches. key, reached: minor units or microseconds.
+WITH
+-- One row per order of the customer.
+theirs AS
 (
-    SELECT order_id, created_at
-    FROM oms.customer_orders FINAL
+    SELECT *
+    FROM oms.customer_orders
     WHERE customer_id = {customer_id:String}
-      AND (empty({statuses:Array(String)}) OR has({statuses:Array(String)}, status))
-      AND ({sku:String} = '' OR has(skus, {sku:String}))
-      AND created_at >= fromUnixTimestamp64Micro({from_us:Int64}, 'UTC')
-      AND created_at < fromUnixTimestamp64Micro({to_us:Int64}, 'UTC')
-      AND (created_at, order_id) < (fromUnixTimestamp64Micro({before_us:Int64}, 'UTC'), {before_id:String})
-    ORDER BY created_at DESC, order_id DESC
-    LIMIT {limit:UInt32}
+    ORDER BY version DESC
+    LIMIT 1 BY order_id
 )
-SELECT page.order_id AS order_id, toUnixTimestamp64Micro(page.created_at) AS created_us, found.document AS document
-FROM page
-LEFT JOIN
-(
-    SELECT order_id, document
-    FROM oms.orders FINAL
-    WHERE order_id IN (SELECT order_id FROM page)
-) AS found ON found.order_id = page.order_id
-ORDER BY page.created_at DESC, page.order_id DESC
+SELECT
+    order_id,
+    multiIf(
+        {by:String} = 'total', total,
+        {by:String} = 'updated_at', toUnixTimestamp64Micro(updated_at),
+        toUnixTimestamp64Micro(created_at)) AS key,
+    key AS reached,
+    true AS matches
+FROM theirs
+WHERE if({down:Bool}, (key, order_id) < ({key:Int64}, {order_id:String}), (key, order_id) > ({key:Int64}, {order_id:String}))
+  AND
+-- include order_filters
+ORDER BY if({down:Bool}, -key, key), if({down:Bool}, '', order_id), if({down:Bool}, order_id, '') DESC
+LIMIT {candidates:UInt32}
+SETTINGS max_threads = 1

@@ -1,0 +1,175 @@
+"""Searching orders: what can be asked for, and pages that neither repeat nor skip an order while others come.
+
+A page is keyset: it goes on after the sort key of the last item. The views keep older versions of an order for a while,
+and asking the engine for the newest of each first (FINAL) reads the whole table. So a statement takes as candidates the
+first rows that match, older versions too, and then looks at the newest version of each. An order that matches now has
+its newest row among the rows that match, so none is missed; a candidate that only matched once, or that belongs
+further down now, is left out here and comes, if it does, by its newest row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
+from typing import Annotated, Any, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from gateway import cursor as cursors
+from gateway.ids import is_uuid
+from gateway.problems import Problem
+from schemas.money import CurrencyCode, to_minor
+from schemas.order import OrderStatus
+
+Sort = Literal["-created_at", "created_at", "-updated_at", "updated_at", "-total", "total"]
+Row = dict[str, Any]
+Place = tuple[int, str]
+"""Where an order stands in a sort: (its key, its id)."""
+Ask = Callable[..., Awaitable[list[Row]]]
+"""`Views.rows`: (statement, parameters) → rows."""
+
+MOST_CANDIDATES = 5_000
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_EVER = int((datetime(2200, 1, 1, tzinfo=UTC) - _EPOCH) / timedelta(microseconds=1))
+_MOST = 2**62
+
+Text = Annotated[str, Field(min_length=1, max_length=128)]
+Amount = Annotated[str, Field(pattern=r"^\d{1,15}(\.\d{1,4})?$", examples=["100.00"])]
+
+
+class OrderSearch(BaseModel):
+    """The query of a list of orders. Times: RFC 3339 with a time zone; `…_to` is not included."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: list[str] = Field(default=[], max_length=100, description="any of these")
+    number: Text | None = None
+    status: list[OrderStatus] = Field(default=[], description="any of these")
+    customer_id: Text | None = Field(default=None, description="staff: one customer's")
+    sku: Text | None = None
+    product: Annotated[str, Field(min_length=2, max_length=128)] | None = Field(
+        default=None, description="a part of a product's name"
+    )
+    promo_code: Text | None = None
+    tracking_number: Text | None = None
+    country: Annotated[str, Field(pattern="^[A-Z]{2}$")] | None = Field(default=None, description="it is shipped to")
+    currency: CurrencyCode | None = None
+    total_min: Amount | None = Field(default=None, description="needs `currency`")
+    total_max: Amount | None = Field(default=None, description="needs `currency`; included")
+    created_from: AwareDatetime | None = None
+    created_to: AwareDatetime | None = None
+    submitted_from: AwareDatetime | None = None
+    submitted_to: AwareDatetime | None = None
+    updated_from: AwareDatetime | None = None
+    updated_to: AwareDatetime | None = None
+    sort: Sort = "-created_at"
+    count: bool = Field(default=False, description="say how many there are in all, as `total`")
+    limit: int = Field(default=20, ge=1, le=100)
+    cursor: str | None = Field(default=None, max_length=500)
+
+    def asked(self) -> dict[str, Any]:
+        """What was asked for as it stands in a URL, without the page; a cursor belongs to it."""
+        return self.model_dump(mode="json", exclude={"limit", "cursor", "count"}, exclude_defaults=True)
+
+    def parameters(self) -> dict[str, Any]:
+        """For `order_filters.sql`. Problem (422 at its parameter) for what makes no sense."""
+        if self.currency is None and (self.total_min or self.total_max):
+            raise _bad("currency", "Amounts are compared in one currency: say which.")
+        if bad := next((each for each in self.id if not is_uuid(each)), None):
+            raise _bad(f"id[{self.id.index(bad)}]", "This is no order's id.")
+        return {
+            "ids": self.id,
+            "number": self.number or "",
+            "statuses": [str(status) for status in self.status],
+            "customer_id": self.customer_id or "",
+            "sku": self.sku or "",
+            "product": self.product or "",
+            "promo_code": self.promo_code or "",
+            "tracking_number": self.tracking_number or "",
+            "country": self.country or "",
+            "currency": self.currency or "",
+            "total_min": self._minor("total_min", -_MOST),
+            "total_max": self._minor("total_max", _MOST),
+            "created_from": _micros(self.created_from, 0),
+            "created_to": _micros(self.created_to, _EVER),
+            "updated_from": _micros(self.updated_from, 0),
+            "updated_to": _micros(self.updated_to, _EVER),
+            "only_submitted": self.submitted_from is not None or self.submitted_to is not None,
+            "submitted_from": _micros(self.submitted_from, 0),
+            "submitted_to": _micros(self.submitted_to, _EVER),
+        }
+
+    def _minor(self, name: str, default: int) -> int:
+        amount = getattr(self, name)
+        if amount is None or self.currency is None:
+            return default
+        try:
+            return to_minor(amount, self.currency)
+        except ValueError as error:
+            raise _bad(name, f"{error}.") from error
+
+
+class Found(BaseModel):
+    """A page: ids of orders as asked for, the cursor of the next one, and how many there are when that was asked."""
+
+    order_ids: list[str]
+    following: str | None = None
+    total: int | None = None
+
+
+async def search(ask: Ask, query: OrderSearch, path: str) -> Found:
+    """The page that the query asks for. Problem 422 for bad filters and for a cursor of another list."""
+    parameters = query.parameters()
+    bound = {**query.asked(), "path": path}
+    by, down = query.sort.removeprefix("-"), query.sort.startswith("-")
+    at: Place = (_MOST if by == "total" else _EVER, "") if down else (-_MOST if by == "total" else 0, "")
+    if query.cursor:
+        key, order_id = cursors.decode(query.cursor, bound, (int, str))
+        at = key, order_id
+    if query.tracking_number and not query.id:
+        # A number of a parcel is found by its own index; the orders themselves would all have to be looked at.
+        ids = [row["order_id"] for row in await ask("orders_by_parcel", tracking_number=query.tracking_number)]
+        parameters["ids"] = ids or ["none"]
+    found: list[Place] = []
+    candidates = query.limit + 1
+    while len(found) <= query.limit:
+        here = {"key": at[0], "order_id": at[1], "candidates": candidates}
+        rows = await ask(_statement(query), **parameters, by=by, down=down, **here)
+        if not rows:
+            break
+        last = (min if down else max)((int(row["reached"]), row["order_id"]) for row in rows)
+        matching = [(int(row["key"]), row["order_id"]) for row in rows if row["matches"]]
+        here_now = [each for each in matching if (last <= each < at if down else at < each <= last)]
+        found += sorted(here_now, reverse=down)
+        at, candidates = last, min(4 * candidates, MOST_CANDIDATES)
+    page = found[: query.limit]
+    following = cursors.encode(list(page[-1]), bound) if len(found) > query.limit else None
+    return Found(
+        order_ids=[order_id for _, order_id in page],
+        following=following,
+        total=await _count(ask, query, parameters) if query.count else None,
+    )
+
+
+def _statement(query: OrderSearch) -> str:
+    if query.customer_id is not None:
+        return "orders_of_customer"
+    return {"-created_at": "orders_newest_first", "created_at": "orders_oldest_first"}.get(query.sort, "orders_sorted")
+
+
+async def _count(ask: Ask, query: OrderSearch, parameters: dict[str, Any]) -> int:
+    statement = "orders_count" if query.customer_id is None else "orders_of_customer_count"
+    (row,) = await ask(statement, **parameters)
+    return int(row["orders"])
+
+
+def _micros(at: datetime | None, default: int) -> int:
+    """Microseconds since 1970, within what the view can hold."""
+    if at is None:
+        return default
+    return min(max((at - _EPOCH) // timedelta(microseconds=1), 0), _EVER)
+
+
+def _bad(field: str, detail: str) -> Problem:
+    return Problem("invalid-request", HTTPStatus.UNPROCESSABLE_ENTITY, detail, field=field)
