@@ -85,6 +85,12 @@ def test_an_unknown_process_is_one_sentence(tmp_path: Path) -> None:
     assert "placement" in sentence
 
 
+def test_a_parameter_without_a_value_is_one_sentence() -> None:
+    done = oms("sql", "SELECT {a:String}", "--param", "a")
+    assert done.returncode == 1
+    assert done.stderr.strip() == "--param is NAME=VALUE, not a."
+
+
 def test_a_data_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for detach in ((), ("--detach",)):
