@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -56,7 +56,7 @@ def bench(
         typer.Option(help="two loads; more and more until it doesn't keep up; or reading, by the amount of orders"),
     ] = Mode.LATENCY,
     rate: Annotated[list[float] | None, typer.Option(help="orders a second; may be given several times")] = None,
-    seconds: Annotated[float, typer.Option(help="of each load", min=1)] = 20.0,
+    seconds: Annotated[float, typer.Option(help="of each load; of reads, of each question at most", min=0.05)] = 20.0,
     sizes: Annotated[str, typer.Option(help="of reads: numbers of orders, the smallest first")] = ",".join(
         map(str, reads.SIZES)
     ),
@@ -108,11 +108,16 @@ def _numbers(text: str) -> list[int]:
 
 
 def _reads(console: Console, sizes: Sequence[int], seconds: float, out: Path) -> None:
-    """A fresh stack for each size."""
+    """A fresh stack for each size, on a ClickHouse that was filled before."""
     found = []
     for orders in sizes:
-        with _fresh_stack(console) as (settings, address, folder):
-            found.append(reads.measure_size(console, settings, address, folder, orders, seconds))
+        with tempfile.TemporaryDirectory(prefix="oms-bench-", ignore_cleanup_errors=True) as name:
+            folder = Path(name)
+            console.print(f"[bold]Fill the views with {orders:,} orders")
+            size = reads.Size(orders, reads.prefill(folder, orders))
+            with own_stack(console, folder, _step(console)) as (settings, address):
+                reads.measure_size(console, settings, address, folder, size, seconds)
+            found.append(size)
     console.print()
     console.print(reads.table(found))
     console.print(reads.in_sql(found))
@@ -130,22 +135,20 @@ def _stack(console: Console, data_dir: Path, url: str | None) -> Iterator[tuple[
     if url is not None or (running is not None and running.process() is not None):
         yield *target(data_dir, url), data_dir
         return
-    with _fresh_stack(console) as found:
-        yield found
+    with (
+        tempfile.TemporaryDirectory(prefix="oms-bench-", ignore_cleanup_errors=True) as folder,
+        own_stack(console, Path(folder), _step(console)) as (settings, address),
+    ):
+        yield settings, address, Path(folder)
 
 
-@contextlib.contextmanager
-def _fresh_stack(console: Console) -> Iterator[tuple[Settings, str, Path]]:
+def _step(console: Console) -> Callable[[str], contextlib.AbstractContextManager[None]]:
     @contextlib.contextmanager
     def step(title: str) -> Iterator[None]:
         console.print(f"[bold]{title}")
         yield
 
-    with (
-        tempfile.TemporaryDirectory(prefix="oms-bench-", ignore_cleanup_errors=True) as folder,
-        own_stack(console, Path(folder), step) as (settings, address),
-    ):
-        yield settings, address, Path(folder)
+    return step
 
 
 async def _prepare(settings: Settings, url: str) -> None:

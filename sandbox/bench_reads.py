@@ -18,15 +18,18 @@ from typing import Any
 import aiohttp
 import orjson
 from clickhouse_connect.driver.client import Client
+from clickhouse_connect.driver.exceptions import OperationalError
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
 from analytics import kpis
 from analytics.clickhouse import connect
+from analytics.migrate import migrate
 from gateway.auth import issue
 from runtime.settings import Settings
-from sandbox.archive import fill
+from runtime.stack import free_port
+from sandbox.archive import SETTINGS, fill
 from sandbox.client import session
 from sandbox.load import Load, percentiles
 from sandbox.shop_cli import run_async
@@ -123,7 +126,7 @@ class Size:
 
     orders: int
     filled_in: float
-    parts: dict[str, int]
+    parts: dict[str, int] = field(default_factory=dict)
     """Of each table, when measuring began."""
     written_per_second: float = 0.0
     """Orders that came in while reading was measured."""
@@ -172,15 +175,34 @@ class Reader:
         into.times[situation] = percentiles(times)
 
 
-def measure_size(console: Console, settings: Settings, url: str, folder: Path, orders: int, seconds: float) -> Size:
-    """Fill the stack's views with so many orders, and ask every question: alone, and while the pipeline writes."""
-    clickhouse = connect(settings, send_receive_timeout=900, settings={"optimize_on_insert": 0})
+def prefill(folder: Path, orders: int) -> float:
+    """Fill the ClickHouse of a data folder in which no stack has run yet; seconds that it took."""
+    began = time.perf_counter()
+    port = free_port()
+    engine = subprocess.Popen(
+        [sys.executable, "-m", "runtime.embedded_clickhouse", "--data-dir", str(folder), "--port", str(port)]
+    )
     try:
-        console.print(f"Filling the views with {orders:,} orders …")
-        began = time.perf_counter()
-        today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-        fill(clickhouse, orders, today, say=lambda _: None)
-        size = Size(orders, time.perf_counter() - began, _parts(clickhouse))
+        clickhouse = _answering(Settings(data_dir=folder, clickhouse_url=f"http://127.0.0.1:{port}"))
+        try:
+            migrate(clickhouse)
+            today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+            fill(clickhouse, orders, today, say=lambda _: None)
+        finally:
+            clickhouse.close()
+    finally:
+        engine.terminate()
+        engine.wait()
+    return time.perf_counter() - began
+
+
+def measure_size(
+    console: Console, settings: Settings, url: str, folder: Path, size: Size, seconds: float = SECONDS
+) -> None:
+    """Ask a stack that was filled every question, for so many seconds each at most: alone, and while it writes."""
+    clickhouse = connect(settings)
+    try:
+        size.parts = _parts(clickhouse)
         run_async(_alone(console, size, settings, url, clickhouse, seconds))
         with _written(folder, url) as since:
             before = _count(clickhouse)
@@ -188,7 +210,6 @@ def measure_size(console: Console, settings: Settings, url: str, folder: Path, o
             size.written_per_second = (_count(clickhouse) - before) / (time.perf_counter() - since)
     finally:
         clickhouse.close()
-    return size
 
 
 async def _alone(
@@ -275,6 +296,18 @@ def _written(folder: Path, url: str) -> Iterator[float]:
     finally:
         process.terminate()
         process.wait()
+
+
+def _answering(settings: Settings) -> Client:
+    """A client, once the engine has started."""
+    until = time.perf_counter() + 60
+    while True:
+        try:
+            return connect(settings, send_receive_timeout=900, settings=SETTINGS)
+        except OperationalError:
+            if time.perf_counter() > until:
+                raise
+            time.sleep(0.2)
 
 
 def _parts(clickhouse: Client) -> dict[str, int]:

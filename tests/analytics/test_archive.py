@@ -13,7 +13,7 @@ from analytics.clickhouse import connect
 from processors.sinks.order_rows import line_rows, summary_rows
 from processors.sinks.rows import micros
 from runtime.settings import Settings
-from sandbox.archive import FILLED, fill
+from sandbox.archive import FILLED, SETTINGS, fill
 from schemas.base import Message
 from schemas.order import Order, OrderState
 
@@ -23,7 +23,7 @@ TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 
 @pytest.fixture(scope="module")
 def archive(settings: Settings) -> Settings:
-    with connect(settings, settings={"optimize_on_insert": 0}) as client:
+    with connect(settings, settings=SETTINGS) as client:
         fill(client, ORDERS, TODAY, merged=False, say=lambda _: None)
     return settings
 
