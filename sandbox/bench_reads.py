@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import httpx
 import orjson
 from clickhouse_connect.driver.client import Client
-from clickhouse_connect.driver.exceptions import OperationalError
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
@@ -229,7 +229,7 @@ async def _alone(
             into = Measured(f"KPI {name}", 200.0)
             size.questions.append(into)
             into.times["SQL"] = _kpi_in_sql(clickhouse, name, seconds)
-            await reader.measure(_kpi(name), archive, 1, into, "1")
+            await reader.measure(kpi_question(name), archive, 1, into, "1")
 
 
 async def _meanwhile(
@@ -243,10 +243,10 @@ async def _meanwhile(
             for at_once in (1, AT_ONCE):
                 await reader.measure(question, archive, at_once, into, f"{at_once} while writing")
         for name, into in zip(kpis.load(), size.questions[len(QUESTIONS) :], strict=True):
-            await reader.measure(_kpi(name), archive, 1, into, "1 while writing")
+            await reader.measure(kpi_question(name), archive, 1, into, "1 while writing")
 
 
-def _kpi(name: str) -> Question:
+def kpi_question(name: str) -> Question:
     """Of all time, whole."""
     return Question(name, 200.0, lambda *_: (f"/v1/kpis/{name}", {}))
 
@@ -303,11 +303,13 @@ def _answering(settings: Settings) -> Client:
     until = time.perf_counter() + 60
     while True:
         try:
-            return connect(settings, send_receive_timeout=900, settings=SETTINGS)
-        except OperationalError:
+            httpx.get(f"{settings.clickhouse_url}/ping")
+        except httpx.TransportError:
             if time.perf_counter() > until:
                 raise
             time.sleep(0.2)
+        else:
+            return connect(settings, send_receive_timeout=900, settings=SETTINGS)
 
 
 def _parts(clickhouse: Client) -> dict[str, int]:
