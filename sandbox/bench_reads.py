@@ -31,7 +31,7 @@ from runtime.settings import Settings
 from runtime.stack import free_port
 from sandbox.archive import SETTINGS, fill
 from sandbox.client import session
-from sandbox.load import Load, percentiles
+from sandbox.load import Load, percentiles, processes
 from sandbox.shop_cli import run_async
 
 SIZES = (10_000, 100_000, 1_000_000)
@@ -112,11 +112,13 @@ QUESTIONS = (
 @dataclass
 class Measured:
     """Times in seconds (P50, P95, P99, max, count), by situation: "1" and "8" at once, the same "while writing"; of a
-    KPI also "SQL", the bare query. `failures`: answers that were not 200."""
+    KPI also "SQL", the bare query. `cpu`: seconds that gateway and ClickHouse worked for one request, by situation,
+    where nothing else was going on. `failures`: answers that were not 200."""
 
     name: str
     target: float
     times: dict[str, dict[str, float]] = field(default_factory=dict)
+    cpu: dict[str, float] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
 
 
@@ -134,14 +136,22 @@ class Size:
 
 
 class Reader:
-    """Asks the gateway as a member of staff."""
+    """Asks the gateway as a member of staff. `cpu`: CPU seconds that gateway and ClickHouse have worked."""
 
-    def __init__(self, client: aiohttp.ClientSession, url: str, settings: Settings, seconds: float) -> None:
+    def __init__(
+        self,
+        client: aiohttp.ClientSession,
+        url: str,
+        settings: Settings,
+        seconds: float,
+        cpu: Callable[[], float] | None = None,
+    ) -> None:
         token = issue(settings, admin="bench", ttl=timedelta(hours=12))
         self._client = client
         self._url = url
         self._headers = {"Authorization": f"Bearer {token}"}
         self._seconds = seconds
+        self._cpu = cpu
 
     async def get(self, path: str, query: Query) -> Any:
         """The answer. ValueError when it is not 200."""
@@ -171,8 +181,11 @@ class Reader:
                     continue
                 times.append(time.perf_counter() - began)
 
+        before = self._cpu() if self._cpu else 0.0
         await asyncio.gather(*(one_after_another() for _ in range(at_once)))
         into.times[situation] = percentiles(times)
+        if self._cpu and times:
+            into.cpu[situation] = (self._cpu() - before) / len(times)
 
 
 def prefill(folder: Path, orders: int) -> float:
@@ -203,7 +216,7 @@ def measure_size(
     clickhouse = connect(settings)
     try:
         size.parts = _parts(clickhouse)
-        run_async(_alone(console, size, settings, url, clickhouse, seconds))
+        run_async(alone(console, size, settings, url, clickhouse, seconds, lambda: _worked(folder)))
         with _written(folder, url) as since:
             before = _count(clickhouse)
             run_async(_meanwhile(console, size, settings, url, clickhouse, seconds))
@@ -212,11 +225,18 @@ def measure_size(
         clickhouse.close()
 
 
-async def _alone(
-    console: Console, size: Size, settings: Settings, url: str, clickhouse: Client, seconds: float
+async def alone(
+    console: Console,
+    size: Size,
+    settings: Settings,
+    url: str,
+    clickhouse: Client,
+    seconds: float,
+    cpu: Callable[[], float],
 ) -> None:
+    """Every question to a gateway that has nothing else to do."""
     async with session() as http:
-        reader = Reader(http, url, settings, seconds)
+        reader = Reader(http, url, settings, seconds, cpu)
         archive = await _archive(reader, clickhouse)
         for question in QUESTIONS:
             console.print(f"  {question.name}")
@@ -298,6 +318,11 @@ def _written(folder: Path, url: str) -> Iterator[float]:
         process.wait()
 
 
+def _worked(folder: Path) -> float:
+    """CPU seconds of the stack's gateway and ClickHouse until now."""
+    return sum(usage.cpu for name, usage in processes(folder).items() if name in ("gateway", "clickhouse"))
+
+
 def _answering(settings: Settings) -> Client:
     """A client, once the engine has started."""
     until = time.perf_counter() + 60
@@ -325,21 +350,25 @@ def _count(clickhouse: Client) -> int:
 
 
 def table(sizes: Sequence[Size]) -> Table:
-    """One row a question: P50 and P95 by size, how much P50 grew from the smallest to the largest, and of the largest
-    the P95 of eight at once and while the pipeline writes."""
+    """One row a question: P50, P95 and CPU by size, how much the CPU grew from the smallest to the largest, and of the
+    largest the P95 of eight at once and while the pipeline writes."""
     shown = Table(title="Reading over HTTP, milliseconds", title_justify="left", box=SIMPLE_HEAD)
     shown.add_column("question")
     for size in sizes:
-        shown.add_column(f"{size.orders:,}\nP50   P95", justify="right", no_wrap=True)
-    shown.add_column("grows", justify="right")
+        shown.add_column(f"{size.orders:,}\nP50   P95   CPU", justify="right", no_wrap=True)
+    shown.add_column("CPU\ngrows", justify="right")
     for head in (f"{AT_ONCE} at once\nP95", "while writing\nP95", "target\nP95", ""):
         shown.add_column(head, justify="right")
     for asked in zip(*(size.questions for size in sizes), strict=True):
-        least, most = asked[0].times["1"], asked[-1]
-        alone = most.times["1"]
-        cells = [f"{_ms(one.times['1']['p50'])} {_ms(one.times['1']['p95'])}" for one in asked]
-        grown = f"× {alone['p50'] / least['p50']:.1f}" if least["p50"] and len(sizes) > 1 else "–"
-        met = bool(alone["count"]) and alone["p95"] * 1000 < most.target
+        most = asked[-1]
+        times = most.times["1"]
+        cells = [
+            " ".join(_ms(value) for value in (one.times["1"]["p50"], one.times["1"]["p95"], one.cpu.get("1", 0.0)))
+            for one in asked
+        ]
+        least = asked[0].cpu.get("1", 0.0)
+        grown = f"× {most.cpu.get('1', 0.0) / least:.1f}" if least and len(sizes) > 1 else "–"
+        met = bool(times["count"]) and times["p95"] * 1000 < most.target
         others = [
             _ms(most.times[one]["p95"]) if one in most.times else "–" for one in (f"{AT_ONCE}", "1 while writing")
         ]
