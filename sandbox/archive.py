@@ -41,6 +41,9 @@ _MARK = "\x01"
 _ID = r"[0-9a-f]{8}(?=-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})"
 _DAY = r'\d{4}-\d\d-\d\d(?=[T"])'
 
+SETTINGS = {"optimize_on_insert": 0}
+"""Of the client that fills: two versions of a row in one insert stay two, as if they had come in two."""
+
 FILLED = [
     view
     for view in VIEWS.values()
@@ -192,8 +195,7 @@ def main() -> int:
     parser.add_argument("--unmerged", action="store_true", help="leave every part as it was inserted")
     arguments = parser.parse_args()
     settings = Settings(clickhouse_url=arguments.clickhouse_url)
-    # Two versions of a row in one insert stay two, as if they had come in two.
-    client = connect(settings, send_receive_timeout=900, settings={"optimize_on_insert": 0})
+    client = connect(settings, send_receive_timeout=900, settings=SETTINGS)
     today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     try:
         migrate(client)

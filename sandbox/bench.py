@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -28,6 +28,7 @@ from analytics.clickhouse import connect
 from runtime.errors import UserError
 from runtime.settings import Settings
 from runtime.stack import read_stack
+from sandbox import bench_reads as reads
 from sandbox.catalogue import add_stock, catalogue
 from sandbox.client import session
 from sandbox.load import GENERATOR, Load, Result, parse, processes
@@ -46,20 +47,31 @@ OUT = Path("bench-results")
 class Mode(StrEnum):
     LATENCY = "latency"
     SATURATION = "saturation"
+    READS = "reads"
 
 
 def bench(
-    mode: Annotated[Mode, typer.Option(help="two loads, or more and more until it doesn't keep up")] = Mode.LATENCY,
+    mode: Annotated[
+        Mode,
+        typer.Option(help="two loads; more and more until it doesn't keep up; or reading, by the amount of orders"),
+    ] = Mode.LATENCY,
     rate: Annotated[list[float] | None, typer.Option(help="orders a second; may be given several times")] = None,
-    seconds: Annotated[float, typer.Option(help="of each load", min=1)] = 20.0,
+    seconds: Annotated[float, typer.Option(help="of each load; of reads, of each question at most", min=0.05)] = 20.0,
+    sizes: Annotated[str, typer.Option(help="of reads: numbers of orders, the smallest first")] = ",".join(
+        map(str, reads.SIZES)
+    ),
     data_dir: DataDir = HERE,
     url: Url = None,
     out: Annotated[Path, typer.Option(help="the folder for the JSON file")] = OUT,
 ) -> None:
     """Drive the running stack (or one of its own, if none runs) with an open-loop load over HTTP; print tables and
     write them to a JSON file. `latency`: 25 and 100 orders a second; `saturation`: more and more until it doesn't
-    keep up. Exit code 1 when an accepted order was lost."""
+    keep up. `reads` fills a stack of its own with orders of two years, asks everything that can be asked, alone and
+    while orders come in, and shows how that grows. Exit code 1 when an accepted order was lost or a read failed."""
     console = Console()
+    if mode is Mode.READS:
+        _reads(console, _numbers(sizes), min(seconds, reads.SECONDS), out)
+        return
     with _stack(console, data_dir, url) as (settings, address, folder):
         run_async(_prepare(settings, address))
         size = _orders(settings)
@@ -69,8 +81,8 @@ def bench(
         results = []
         for offered in rate or ((25.0, 100.0) if mode is Mode.LATENCY else RAMP):
             console.print(f"{offered:g} orders a second for {seconds:g} s …")
-            reads = 20.0 if mode is Mode.LATENCY else 5.0
-            result = _drive(Load(str(folder), address, offered, seconds, seed=_fresh_seed(), reads=reads))
+            asked = 20.0 if mode is Mode.LATENCY else 5.0
+            result = _drive(Load(str(folder), address, offered, seconds, seed=_fresh_seed(), reads=asked))
             results.append(result)
             for failure in result.failures[:3]:
                 console.print(f"[red]{failure}", highlight=False)
@@ -78,9 +90,41 @@ def bench(
                 console.print(f"It does not keep up with {offered:g} a second.")
                 break
         show(console, results, idle)
-        path = _write(out, mode, size, idle, results)
+        loads = [
+            {**asdict(result), "cpu_ms_per_order": result.cpu_ms_per_order, "kept_up": result.kept_up}
+            for result in results
+        ]
+        path = _write(out, mode, {"orders_before": size, "idle_cpu_cores": idle, "loads": loads})
         console.print(f"Written to {path}.")
     if any(result.lost for result in results):
+        raise typer.Exit(1)
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        return [int(number) for number in text.split(",")]
+    except ValueError as error:
+        raise UserError(f"--sizes are numbers with commas between them, not {text!r}.") from error
+
+
+def _reads(console: Console, sizes: Sequence[int], seconds: float, out: Path) -> None:
+    """A fresh stack for each size, on a ClickHouse that was filled before."""
+    found = []
+    for orders in sizes:
+        with tempfile.TemporaryDirectory(prefix="oms-bench-", ignore_cleanup_errors=True) as name:
+            folder = Path(name)
+            console.print(f"[bold]Fill the views with {orders:,} orders")
+            size = reads.Size(orders, reads.prefill(folder, orders))
+            with own_stack(console, folder, _step(console)) as (settings, address):
+                reads.measure_size(console, settings, address, folder, size, seconds)
+            found.append(size)
+    console.print()
+    console.print(reads.table(found))
+    console.print(reads.in_sql(found))
+    console.print(f"Written to {_write(out, Mode.READS, {'sizes': [asdict(size) for size in found]})}.")
+    failures = [failure for size in found for question in size.questions for failure in question.failures]
+    if failures:
+        console.print(f"[red]{failures[0]}", highlight=False)
         raise typer.Exit(1)
 
 
@@ -91,17 +135,20 @@ def _stack(console: Console, data_dir: Path, url: str | None) -> Iterator[tuple[
     if url is not None or (running is not None and running.process() is not None):
         yield *target(data_dir, url), data_dir
         return
+    with (
+        tempfile.TemporaryDirectory(prefix="oms-bench-", ignore_cleanup_errors=True) as folder,
+        own_stack(console, Path(folder), _step(console)) as (settings, address),
+    ):
+        yield settings, address, Path(folder)
 
+
+def _step(console: Console) -> Callable[[str], contextlib.AbstractContextManager[None]]:
     @contextlib.contextmanager
     def step(title: str) -> Iterator[None]:
         console.print(f"[bold]{title}")
         yield
 
-    with (
-        tempfile.TemporaryDirectory(prefix="oms-bench-", ignore_cleanup_errors=True) as folder,
-        own_stack(console, Path(folder), step) as (settings, address),
-    ):
-        yield settings, address, Path(folder)
+    return step
 
 
 async def _prepare(settings: Settings, url: str) -> None:
@@ -216,21 +263,11 @@ def costs(results: list[Result], idle: dict[str, float]) -> Table:
     return table
 
 
-def _write(out: Path, mode: Mode, size: int, idle: dict[str, float], results: list[Result]) -> Path:
+def _write(out: Path, mode: Mode, found: dict[str, Any]) -> Path:
     now = datetime.now(UTC)
     out.mkdir(parents=True, exist_ok=True)
     path = out / f"{now:%Y%m%d-%H%M%S}-{mode}.json"
-    found = {
-        "at": now.isoformat(),
-        "mode": mode,
-        "machine": machine(),
-        "orders_before": size,
-        "idle_cpu_cores": idle,
-        "loads": [
-            {**asdict(result), "cpu_ms_per_order": result.cpu_ms_per_order, "kept_up": result.kept_up}
-            for result in results
-        ],
-    }
+    found = {"at": now.isoformat(), "mode": mode, "machine": machine(), **found}
     path.write_bytes(orjson.dumps(found, option=orjson.OPT_INDENT_2))
     return path
 

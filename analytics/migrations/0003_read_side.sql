@@ -4,6 +4,9 @@
 -- order after a command, so that a newer row says all that an older one said. Amounts are in minor units of `currency`.
 -- A new table fills itself: the sink reads its topic from the beginning. Columns that an old table gets are empty until
 -- `oms rebuild` has made its rows anew.
+--
+-- Keys of what is counted begin with the order's created_at: a part that was just written then overlaps the last weeks of
+-- the large old ones only, and FINAL leaves the rest unmerged (docs/decisions/0023-read-measurements.md).
 
 -- One row per order, by time: lists for staff, and the facts that the KPIs count. `statuses` and `entered` are the
 -- order's way through the statuses, oldest first; paid_at to refunded_at are the first time of each.
@@ -101,7 +104,7 @@ ALTER TABLE oms.order_events ADD COLUMN IF NOT EXISTS total Nullable(Int64) CODE
 -- An order by the number that people say.
 ALTER TABLE oms.orders ADD INDEX IF NOT EXISTS by_number number TYPE bloom_filter(0.001) GRANULARITY 4;
 
--- One row per line of an order, by product. A line that was taken out of the order is deleted.
+-- One row per line of an order. A line that was taken out of the order is deleted.
 CREATE TABLE IF NOT EXISTS oms.order_lines
 (
     order_id     String,
@@ -131,7 +134,7 @@ CREATE TABLE IF NOT EXISTS oms.order_lines
     appended_at  DateTime64(3, 'UTC') CODEC(Delta, ZSTD)
 )
 ENGINE = ReplacingMergeTree(version, is_deleted)
-ORDER BY (sku, created_at, order_id, line_id)
+ORDER BY (created_at, order_id, line_id)
 TTL toDateTime(appended_at) + INTERVAL 7 YEAR
 SETTINGS index_granularity = 1024;
 
@@ -141,6 +144,7 @@ CREATE TABLE IF NOT EXISTS oms.payments
     order_id     String,
     attempt_id   String,
     version      UInt64,                                          -- of the order
+    created_at   DateTime64(6, 'UTC') CODEC(Delta, ZSTD),         -- of the order
     number       UInt16,                                          -- the how manieth of the order
     purpose      LowCardinality(String),                          -- order | edit | renewal
     status       LowCardinality(String),                          -- requested | authorized | captured | declined | voiding | voided | superseded
@@ -156,7 +160,7 @@ CREATE TABLE IF NOT EXISTS oms.payments
     appended_at  DateTime64(3, 'UTC') CODEC(Delta, ZSTD)
 )
 ENGINE = ReplacingMergeTree(version)
-ORDER BY (order_id, attempt_id)
+ORDER BY (created_at, order_id, attempt_id)
 TTL toDateTime(appended_at) + INTERVAL 7 YEAR;
 
 -- One row per refund.
@@ -165,6 +169,7 @@ CREATE TABLE IF NOT EXISTS oms.refunds
     order_id     String,
     refund_id    String,
     version      UInt64,                                          -- of the order
+    created_at   DateTime64(6, 'UTC') CODEC(Delta, ZSTD),         -- of the order
     attempt_id   String,
     status       LowCardinality(String),                          -- initiated | completed | failed
     reason       LowCardinality(String),
@@ -179,7 +184,7 @@ CREATE TABLE IF NOT EXISTS oms.refunds
     appended_at  DateTime64(3, 'UTC') CODEC(Delta, ZSTD)
 )
 ENGINE = ReplacingMergeTree(version)
-ORDER BY (order_id, refund_id)
+ORDER BY (created_at, order_id, refund_id)
 TTL toDateTime(appended_at) + INTERVAL 7 YEAR;
 
 -- One row per parcel.
@@ -188,6 +193,7 @@ CREATE TABLE IF NOT EXISTS oms.shipments
     order_id           String,
     shipment_id        String,
     version            UInt64,                                    -- of the order
+    created_at         DateTime64(6, 'UTC') CODEC(Delta, ZSTD),   -- of the order
     status             LowCardinality(String),
     carrier            LowCardinality(String),
     tracking_number    String,
@@ -204,7 +210,7 @@ CREATE TABLE IF NOT EXISTS oms.shipments
     INDEX by_tracking_number tracking_number TYPE bloom_filter(0.001) GRANULARITY 4
 )
 ENGINE = ReplacingMergeTree(version)
-ORDER BY (order_id, shipment_id)
+ORDER BY (created_at, order_id, shipment_id)
 TTL toDateTime(appended_at) + INTERVAL 7 YEAR;
 
 -- One row per line of a return.
@@ -214,6 +220,7 @@ CREATE TABLE IF NOT EXISTS oms.returns
     rma             String,
     line_id         String,
     version         UInt64,                                       -- of the order
+    created_at      DateTime64(6, 'UTC') CODEC(Delta, ZSTD),      -- of the order
     status          LowCardinality(String),                       -- requested | approved | denied | expired | received | inspected | closed
     sku             String,
     quantity        UInt32,
@@ -230,7 +237,7 @@ CREATE TABLE IF NOT EXISTS oms.returns
     appended_at     DateTime64(3, 'UTC') CODEC(Delta, ZSTD)
 )
 ENGINE = ReplacingMergeTree(version)
-ORDER BY (order_id, rma, line_id)
+ORDER BY (created_at, order_id, rma, line_id)
 TTL toDateTime(appended_at) + INTERVAL 7 YEAR;
 
 -- One row per SKU and pool: what is there now. on_hand is what is free to sell.

@@ -96,6 +96,7 @@ class PaymentRow(NamedTuple):
     order_id: str
     attempt_id: str
     version: int
+    created_at: int
     number: int
     purpose: str
     status: str
@@ -115,6 +116,7 @@ class RefundRow(NamedTuple):
     order_id: str
     refund_id: str
     version: int
+    created_at: int
     attempt_id: str
     status: str
     reason: str
@@ -133,6 +135,7 @@ class ShipmentRow(NamedTuple):
     order_id: str
     shipment_id: str
     version: int
+    created_at: int
     status: str
     carrier: str
     tracking_number: str
@@ -153,6 +156,7 @@ class ReturnRow(NamedTuple):
     rma: str
     line_id: str
     version: int
+    created_at: int
     status: str
     sku: str
     quantity: int
@@ -272,12 +276,14 @@ def line_rows(state: State, appended_at: int) -> list[LineRow]:
 def payment_rows(state: State, appended_at: int) -> list[PaymentRow]:
     """A row for each attempt to be paid."""
     order = state.data.order
+    created_at = micros(order.created_at)
     country, _ = _place(order)
     return [
         PaymentRow(
             order.order_id,
             payment.attempt_id,
             version(order),
+            created_at,
             number,
             payment.purpose,
             payment.status,
@@ -299,11 +305,13 @@ def payment_rows(state: State, appended_at: int) -> list[PaymentRow]:
 def refund_rows(state: State, appended_at: int) -> list[RefundRow]:
     """A row for each refund."""
     order = state.data.order
+    created_at = micros(order.created_at)
     return [
         RefundRow(
             order.order_id,
             refund.refund_id,
             version(order),
+            created_at,
             refund.attempt_id,
             refund.status,
             refund.reason,
@@ -324,12 +332,14 @@ def refund_rows(state: State, appended_at: int) -> list[RefundRow]:
 def shipment_rows(state: State, appended_at: int) -> list[ShipmentRow]:
     """A row for each parcel."""
     order = state.data.order
+    created_at = micros(order.created_at)
     country, _ = _place(order)
     return [
         ShipmentRow(
             order.order_id,
             shipment.shipment_id,
             version(order),
+            created_at,
             shipment.status,
             shipment.carrier or "",
             shipment.tracking_number or "",
@@ -351,12 +361,14 @@ def shipment_rows(state: State, appended_at: int) -> list[ShipmentRow]:
 def return_rows(state: State, appended_at: int) -> list[ReturnRow]:
     """A row for each line of each return."""
     order = state.data.order
+    created_at = micros(order.created_at)
     return [
         ReturnRow(
             order.order_id,
             returned.rma,
             item.line_id,
             version(order),
+            created_at,
             returned.status,
             item.sku,
             item.quantity,

@@ -22,6 +22,7 @@ SELECT
         filled(rows.attempt_id) AS attempt_id,
         filled(rows.rma) AS rma,
         filled(rows.provider_ref) AS provider_ref,
+        later(rows.created_at) AS created_at,
         later(rows.initiated_at) AS initiated_at,
         later(rows.completed_at) AS completed_at,
         later(rows.appended_at) AS appended_at

@@ -20,6 +20,7 @@ SELECT
         filled(rows.order_id) AS order_id,
         filled(rows.rma) AS rma,
         filled(rows.tracking_number) AS tracking_number,
+        later(rows.created_at) AS created_at,
         later(rows.requested_at) AS requested_at,
         later(rows.ended_at) AS ended_at,
         later(rows.appended_at) AS appended_at

@@ -20,6 +20,7 @@ SELECT
         filled(rows.order_id) AS order_id,
         filled(rows.shipment_id) AS shipment_id,
         filled(rows.tracking_number) AS tracking_number,
+        later(rows.created_at) AS created_at,
         later(rows.estimated_delivery) AS estimated_delivery,
         later(rows.shipped_at) AS shipped_at,
         later(rows.delivered_at) AS delivered_at,
