@@ -40,16 +40,18 @@ lint: $(INSTALLED) ## style, types, import rules, topology, schemas
 	@$(BIN)/python -m schemas.avro.generate --check
 	@$(BIN)/python -m schemas.contract --check docs/events.md
 	@$(BIN)/python -m processors.order.lifecycle --check docs/lifecycle.md
+	@$(BIN)/python -m analytics.kpis.page --check docs/kpis.md
 	@$(BIN)/python -m deploy.grafana.generate --check
 
 format: $(INSTALLED) ## what ruff can mend by itself
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-schemas: $(INSTALLED) ## what is made of the code: Avro schemas that changed, docs/events.md, docs/lifecycle.md
+schemas: $(INSTALLED) ## what is made of the code: Avro schemas that changed, docs/events.md, docs/lifecycle.md, docs/kpis.md
 	@$(BIN)/python -m schemas.avro.generate
 	@$(BIN)/python -m schemas.contract docs/events.md
 	@$(BIN)/python -m processors.order.lifecycle docs/lifecycle.md
+	@$(BIN)/python -m analytics.kpis.page docs/kpis.md
 	@$(BIN)/python -m tests.schemas.golden
 
 chaos: $(INSTALLED) ## only the tests that break things

@@ -24,6 +24,9 @@ from runtime.settings import Settings
 
 Format = Literal["table", "json", "csv", "parquet"]
 
+_SHOWN = 3
+"""Rows of one KPI in the report of all."""
+
 
 def kpi(settings: Settings, name: str | None = None, format: Format = "table", **params: str | None) -> None:
     """Print one KPI, or without a name the figures that matter of all of them, to stdout. `params`: what is asked of
@@ -88,13 +91,13 @@ def _export(settings: Settings, one: Kpi, asked: Asked, format: Format) -> None:
 
 
 def headline_table(found: Sequence[tuple[Kpi, list[Row]]], period: str = "all time") -> Table:
-    """The figures that matter, those with a target first, within 80 columns."""
+    """The figures that matter, those with a target first, within 80 columns; of each no more than a few."""
     table = Table(
         box=box.SIMPLE_HEAD,
         title=f"Key figures, {period}",
         title_justify="left",
         title_style="bold",
-        caption="More of each, by hour, day or week and by what it can be grouped: oms kpi NAME",
+        caption="More: oms kpi NAME, also " + ", ".join(n for n, k in kpis.load().items() if not k.headline),
         caption_justify="left",
         pad_edge=False,
     )
@@ -104,8 +107,10 @@ def headline_table(found: Sequence[tuple[Kpi, list[Row]]], period: str = "all ti
     table.add_column("", style="dim")
     for one, rows in found:
         lines = kpis.headline(one, rows)
-        for number, line in enumerate(lines):
+        for number, line in enumerate(lines[:_SHOWN]):
             said = " ".join(part for part in (line["label"], line["note"]) if part)
+            if number == _SHOWN - 1 and len(lines) > _SHOWN:
+                said += f", and {len(lines) - _SHOWN} more"
             table.add_row(one.title if number == 0 else "", line["text"], _judged(line), Text(said))
         if not lines:
             table.add_row(one.title, "none", "", "")
@@ -128,13 +133,20 @@ def print_kpi(console: Console, one: Kpi, asked: Asked, rows: list[Row]) -> None
     console.print(Text(one.meaning, style="dim"))
     if one.target is not None:
         console.print(Text(f"Target: {one.target.column} {kpis.target_text(one, one.target)}", style="dim"))
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for name in names(one, asked):
         is_text = one.columns.get(name, "text") == "text"
-        table.add_column(Text(name.replace("_", " ")), justify="left" if is_text else "right")
+        justify: Literal["left", "right"] = "left" if is_text else "right"
+        table.add_column(Text(name.replace("_", " ")), justify=justify, no_wrap=name == "at")
     for row in rows:
-        table.add_row(*(_figure(one, name, value) for name, value in row.items()))
+        at = [Text(_clock(row["at"], asked.grain))] if "at" in row else []
+        table.add_row(*at, *(_figure(one, name, value) for name, value in row.items() if name != "at"))
     console.print(table if rows else Text("\nnone"))
+
+
+def _clock(at: str, grain: str | None) -> str:
+    """A period's beginning, as short as it can be: '2026-03-29', '2026-10-25 02:00+01:00'."""
+    return at[:10] if grain != "hour" else f"{at[:10]} {at[11:16]}{at[19:]}"
 
 
 def _figure(one: Kpi, name: str, value: Any) -> Text:

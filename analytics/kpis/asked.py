@@ -83,12 +83,13 @@ def asked(kpi: Kpi, params: Mapping[str, Any] | None = None) -> Asked:
 def _instant(field: str, given: datetime | str, zone: ZoneInfo) -> datetime:
     try:
         at = given if isinstance(given, datetime) else datetime.fromisoformat(given)
-        at = at if at.tzinfo else at.replace(tzinfo=zone)
-        return min(max(at.astimezone(UTC), EARLIEST), LATEST)
-    except (ValueError, OverflowError) as error:
+    except ValueError as error:
         raise BadParameter(
             field, "must be a date or a time, as in 2026-03-29, 2026-03-29T13:00 or 2026-03-29T11:00:00Z"
         ) from error
+    if not EARLIEST.year <= at.year < LATEST.year:
+        return EARLIEST if at.year < EARLIEST.year else LATEST
+    return min(max((at if at.tzinfo else at.replace(tzinfo=zone)).astimezone(UTC), EARLIEST), LATEST)
 
 
 def _one_of(field: str, given: str | None, possible: tuple[str, ...]) -> str | None:

@@ -25,7 +25,7 @@ WITH
         FROM oms.order_summaries FINAL
     )
 SELECT
-    multiIf(grouping(status) = 1, 'status', grouping(currency) = 1, 'value', 'duration') AS kind,
+    multiIf(grouping(status) = 0, 'status', grouping(currency) = 0, 'value', 'duration') AS kind,
     status,
     reason,
     currency,

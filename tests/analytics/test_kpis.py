@@ -7,11 +7,13 @@ import csv
 import io
 import json
 import re
+from decimal import Decimal
 from importlib.resources import files
 from typing import Any
 
 import pytest
 from clickhouse_connect.driver.client import Client
+from pyarrow import parquet
 
 from analytics import cli, kpi_cli, kpis
 from analytics.clickhouse import connect, connect_async
@@ -172,11 +174,11 @@ def test_kpi_as_a_table(settings: Settings, capsys: pytest.CaptureFixture[str]) 
     assert max(map(len, printed.splitlines())) <= 80
     for words in (
         r"Orders created +9 +3 customers",
-        r"Order completion rate +0\.0 % +✗ > 95 % +0 of 8 submitted, 5 under way",
+        r"Order completion rate +0\.0 % +✗ > 95 % +0 of 8, 5 under way",
         r"Order processing time +– +< 3 days",
         r"Cancellations +2 +out_of_stock 66\.7 %",
-        r"Average order value +18\.34 EUR +EUR 3 orders",
-        r"1,500 JPY +JPY 1 orders",
+        r"Average order value +18\.34 EUR +3 paid",
+        r"1,500 JPY +1 paid",
     ):
         assert re.search(words, printed), (words, printed)
 
@@ -193,6 +195,49 @@ def test_kpi_as_csv(settings: Settings, capsys: pytest.CaptureFixture[str]) -> N
     found = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     assert {"kpi": "average_order_value", "of": "JPY", "measure": "revenue", "value": "1500", "unit": "JPY"} in found
     assert {"kpi": "completion", "of": "", "measure": "paid_rate", "value": "0.5", "unit": "ratio"} in found
+
+
+def test_one_kpi_as_a_table(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    kpi_cli.kpi(settings, "average_order_value", grain="day", tz="Europe/Berlin")
+    printed = capsys.readouterr().out
+    assert max(map(len, printed.splitlines())) <= 80
+    assert re.search(r"2026-03-02 +EUR +3 +55\.01 EUR +18\.34 EUR +20\.00 EUR", printed), printed
+    assert "Currencies are never added" in printed
+
+
+def test_one_kpi_as_files(settings: Settings, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    asked = {"grain": "day", "tz": "Europe/Berlin"}
+    kpi_cli.kpi(settings, "average_order_value", "csv", **asked)
+    assert capsysbinary.readouterr().out.decode().splitlines() == [
+        "at,currency,orders,revenue,average_order_value,median_order_value",
+        "2026-03-02T00:00:00+01:00,EUR,3,55.01,18.34,20.00",
+        "2026-03-03T00:00:00+01:00,JPY,1,1500,1500,1500",
+    ]
+    kpi_cli.kpi(settings, "average_order_value", "parquet", **asked)
+    table = parquet.read_table(io.BytesIO(capsysbinary.readouterr().out))
+    assert table["revenue"].to_pylist() == [Decimal("55.01"), Decimal(1500)]
+    assert [at.isoformat() for at in table["at"].to_pylist()] == [
+        "2026-03-02T00:00:00+01:00",
+        "2026-03-03T00:00:00+01:00",
+    ]
+    kpi_cli.kpi(settings, "completion", "csv", to="2000-01-01")
+    assert capsysbinary.readouterr().out.decode().splitlines()[1] == "0,0,0,0,0,,"
+
+
+@pytest.mark.parametrize(
+    ("name", "format", "params", "sentence"),
+    [
+        ("happiness", "table", {}, "There is no KPI happiness"),
+        (None, "parquet", {}, "say which KPI"),
+        ("completion", "table", {"group_by": "sku"}, "--group-by must be one of currency"),
+        ("refunds_by_reason", "table", {"group_by": "sku"}, "--group-by is not possible"),
+    ],
+)
+def test_what_the_command_refuses(
+    settings: Settings, name: str | None, format: kpi_cli.Format, params: dict[str, str], sentence: str
+) -> None:
+    with pytest.raises(UserError, match=sentence):
+        kpi_cli.kpi(settings, name, format, **params)
 
 
 QUERY = "SELECT status, count() AS orders FROM oms.orders FINAL GROUP BY status ORDER BY status;"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import quote
 
 import pytest
+from pyarrow import parquet
 
 from tests.gateway.conftest import UNKNOWN, Shop, problem
 
@@ -174,6 +177,42 @@ def test_key_figures(shop: Shop) -> None:
     problem(shop.call("GET", "/v1/kpis/happiness", as_="staff"), 404, "not-found")
     query = "from=2026-01-02T00:00:00Z&to=2026-01-01T00:00:00Z"
     problem(shop.call("GET", f"/v1/kpis?{query}", as_="staff"), 422, "invalid-request", "to")
+    completion = next(kpi for kpi in found if kpi["name"] == "completion")
+    assert completion["target"] == {"column": "delivered_rate", "over": 0.95, "text": "> 95 %"}
+    assert completion["dimensions"].keys() == {"currency", "country", "region", "shipping_method"}
+    assert completion["headline"][0]["met"] in (True, False)
+
+
+def test_a_key_figure_by_day_and_group(shop: Shop) -> None:
+    by_day = "/v1/kpis/orders_created?grain=day&tz=Europe/Berlin&group_by=currency"
+    rows = shop.call("GET", by_day, as_="staff").json()["rows"]
+    assert {tuple(row) for row in rows} == {("at", "currency", "orders", "customers")}
+    assert all(row["at"].endswith(("T00:00:00+01:00", "T00:00:00+02:00")) for row in rows)
+    for name, value, possible in (
+        ("grain", "month", "hour, day, week"),
+        ("group_by", "sku", "currency, country"),
+        ("tz", "Atlantis", "Europe/Berlin"),
+        ("from", "soon", "2026-03-29"),
+        ("format", "xml", "json, csv, parquet"),
+    ):
+        refused = shop.call("GET", f"/v1/kpis/orders_created?{name}={value}", as_="staff")
+        problem(refused, 422, "invalid-request", name)
+        assert possible in refused.json()["detail"]
+
+
+def test_key_figures_as_files(shop: Shop) -> None:
+    path = "/v1/kpis/orders_created?group_by=currency"
+    rows = shop.call("GET", path, as_="staff").json()["rows"]
+    for answer in (
+        shop.call("GET", f"{path}&format=csv", as_="staff"),
+        shop.call("GET", path, as_="staff", accept="text/csv;q=0.9, */*;q=0.1"),
+    ):
+        assert answer.headers["content-type"].startswith("text/csv")
+        assert 'filename="orders_created.csv"' in answer.headers["content-disposition"]
+        found = list(csv.DictReader(io.StringIO(answer.text)))
+        assert found == [{name: str(value) for name, value in row.items()} for row in rows]
+    answer = shop.call("GET", f"{path}&format=parquet", as_="staff")
+    assert parquet.read_table(io.BytesIO(answer.content)).to_pylist() == rows
 
 
 def test_operations(shop: Shop) -> None:
@@ -194,6 +233,7 @@ def test_operations(shop: Shop) -> None:
     shop.draft(shop.product())
     problem(shop.call("GET", "/v1/nothing"), 404, "no-such-route")
     metrics = shop.call("GET", "/metrics", as_=None).text
+    assert "oms_business_metrics_age_seconds" in metrics
     assert 'oms_http_requests_total{method="POST",route="/v1/orders",status="201"}' in metrics
     assert 'oms_http_request_duration_seconds_count{method="POST",route="/v1/orders"}' in metrics
     assert 'oms_http_errors_total{method="GET",route="unmatched",type="no-such-route"}' in metrics

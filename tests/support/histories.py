@@ -12,8 +12,9 @@ from schemas import events as e
 from schemas.address import Address
 from schemas.base import Event, Message, Payload
 from schemas.codec import encode
-from schemas.order import Line, Order, OrderState, Totals
+from schemas.order import AppliedPromotion, Line, Order, OrderState, ReturnItem, Totals
 from tests.support.examples import NAMES, at
+from tests.support.examples import address as example_address
 
 
 def one_line(sku: str = "MUG", quantity: int = 1, price: int = 1000) -> tuple[Line, ...]:
@@ -96,16 +97,21 @@ class History:
             ),
         )
 
-    def submitted(self, seconds: float) -> History:
-        totals = Totals(subtotal=self.total, total=self.total)
-        return self.happens(seconds, e.OrderSubmitted(lines=one_line(price=self.total), totals=totals))
+    def submitted(
+        self, seconds: float, promised: str | None = None, promotions: tuple[AppliedPromotion, ...] = (), off: int = 0
+    ) -> History:
+        """`off`: what promotions took off the lines; the total stays what it is."""
+        totals = Totals(subtotal=self.total + off, discount=off, total=self.total)
+        lines = tuple(line.model_copy(update={"discount": off}) for line in one_line(price=self.total + off))
+        submitted = e.OrderSubmitted(lines=lines, totals=totals, estimated_delivery=promised, promotions=promotions)
+        return self.happens(seconds, submitted)
 
-    def payment_requested(self, seconds: float) -> History:
+    def payment_requested(self, seconds: float, attempt: int = 1) -> History:
         return self.happens(
             seconds,
             e.OrderPaymentRequested(
-                attempt_id=f"{self.name}-1",
-                attempt=1,
+                attempt_id=f"{self.name}-{attempt}",
+                attempt=attempt,
                 amount=self.total,
                 currency=self.currency,
                 payment_token="pm_card_visa",
@@ -114,9 +120,75 @@ class History:
             ),
         )
 
-    def paid(self, seconds: float) -> History:
-        confirmed = e.OrderPaymentConfirmed(attempt_id=f"{self.name}-1", amount=self.total, provider_ref="ch_1")
+    def declined(self, seconds: float, attempt: int = 1) -> History:
+        return self.happens(seconds, e.OrderPaymentFailed(attempt_id=f"{self.name}-{attempt}", code="card_declined"))
+
+    def paid(self, seconds: float, attempt: int = 1) -> History:
+        confirmed = e.OrderPaymentConfirmed(
+            attempt_id=f"{self.name}-{attempt}", amount=self.total, provider_ref=f"ch_{attempt}"
+        )
         return self.happens(seconds, confirmed)
+
+    def processing(self, seconds: float) -> History:
+        return self.happens(
+            seconds,
+            e.OrderProcessingStarted(
+                lines=self.order.lines, shipping_address=example_address(), shipping_method="standard"
+            ),
+        )
+
+    def shipped(self, seconds: float) -> History:
+        return self.happens(seconds, e.OrderShipped(shipments=("S1",)))
+
+    def delivered(self, seconds: float) -> History:
+        return self.happens(seconds, e.OrderDelivered(shipments=("S1",)))
+
+    def answered(self, seconds: float, score: int) -> History:
+        return self.happens(seconds, e.OrderSurveyAnswered(score=score))
+
+    def stuck(self, seconds: float) -> History:
+        since = self.order.status_since
+        assert since is not None
+        return self.happens(seconds, e.OrderStuck(status=self.order.status, since=since))
+
+    def return_requested(self, seconds: float, reason: str) -> History:
+        return self.happens(
+            seconds, e.OrderReturnRequested(rma=f"RMA-{self.name}-{seconds:g}", items=(self._back(reason),))
+        )
+
+    def return_denied(self, seconds: float) -> History:
+        return self.happens(seconds, e.OrderRefundDenied(rma=self.order.returns[-1].rma, reason="worn"))
+
+    def return_inspected(self, seconds: float, amount: int) -> History:
+        """Without an amount it is closed."""
+        back = self.order.returns[-1]
+        items = tuple(x.model_copy(update={"condition": "as_new", "refund": amount}) for x in back.items)
+        return self.happens(seconds, e.OrderReturnInspected(rma=back.rma, items=items, amount=amount))
+
+    def refund_initiated(self, seconds: float, amount: int, reason: str) -> History:
+        open_ones = [r.rma for r in self.order.returns if r.open]
+        return self.happens(
+            seconds,
+            e.OrderRefundInitiated(
+                refund_id=f"{self.name}-refund",
+                attempt_id=self.order.payments[-1].attempt_id,
+                amount=amount,
+                reason=reason,
+                rma=open_ones[-1] if open_ones else None,
+            ),
+        )
+
+    def refund_completed(self, seconds: float) -> History:
+        refund = self.order.refunds[-1]
+        completed = e.OrderRefundCompleted(refund_id=refund.refund_id, amount=refund.amount, provider_ref="re_1")
+        return self.happens(seconds, completed)
+
+    def imported(self, seconds: float) -> History:
+        return self.happens(seconds, e.OrderImported(source="old", external_id=self.name))
 
     def cancelled(self, seconds: float, reason: str) -> History:
         return self.happens(seconds, e.OrderCancelled(reason=reason))
+
+    def _back(self, reason: str) -> ReturnItem:
+        line = self.order.lines[0]
+        return ReturnItem(line_id=line.line_id, sku=line.sku, quantity=1, reason=reason)
