@@ -14,8 +14,8 @@ from tests.support.browser import DESKTOP, PHONE, chromium
 from tests.support.stack import running_stack
 
 FOLDER = Path(__file__).parents[2] / "docs" / "images"
-ORDERS = 400
-MINUTES = 5
+ORDERS = 300
+MINUTES = 3
 """For how long they come in, so that there is something to see in the chart."""
 
 
