@@ -29,9 +29,9 @@ def main() -> None:
         stack.until(lambda: browser.driver.current_url.endswith("/dashboard"), "signed in")
         for name, size, dark, down in (
             ("desktop-light", DESKTOP, False, 0),
-            ("desktop-dark", DESKTOP, True, 500),
+            ("desktop-dark", DESKTOP, True, 0),
             ("phone-light", PHONE, False, 0),
-            ("phone-dark", PHONE, True, 800),
+            ("phone-dark", PHONE, True, 620),
         ):
             browser.look(size, dark=dark)
             browser.run("scrollTo(0, arguments[0])", down)
