@@ -16,6 +16,8 @@ from gateway.queries import Views
 
 FRESH = 2.0
 """Seconds for which a reading serves whoever asks."""
+PATIENCE = 8.0
+"""Seconds that a page waits. What takes longer goes on, and is there for the next one."""
 MINUTES = 60
 EVENTS = 20
 TABLES = ("funnel", "time_in_status", "active_orders", "cancellations_by_reason", "revenue")
@@ -82,8 +84,9 @@ class Contents:
     async def get(self, period: Period) -> Found:
         """Never raises for ClickHouse's sake: then it is what was read last."""
         try:
-            now, figures = await asyncio.gather(self._now.get(None), self._figures.get(period))
-        except Problem:
+            async with asyncio.timeout(PATIENCE):
+                now, figures = await asyncio.gather(self._now.get(None), self._figures.get(period))
+        except (Problem, TimeoutError):
             return Found(self._now.last(None), self._figures.last(period), False)
         return Found(now, figures, True)
 

@@ -112,6 +112,8 @@ function draw() {
     set.data = rows.map((row) => Number(row.cells[index + 1].textContent));
     set.borderColor = colour(SERIES[index]);
     set.backgroundColor = `${colour(SERIES[index])}22`;
+    // The present minute is not over: its end is faint, so that it doesn't look like a fall.
+    set.segment = { borderColor: (part) => (part.p1DataIndex === rows.length - 1 ? `${set.borderColor}44` : undefined) };
   });
   const { x, y } = chart.options.scales;
   x.ticks.color = y.ticks.color = colour("muted");

@@ -208,7 +208,7 @@ def test_every_text_can_be_read(browser: Browser, shop: Shop, dark: bool) -> Non
     assert browser.run(CONTRAST) == []
 
 
-@pytest.mark.parametrize("size", [PHONE, (320, 640), (768, 1024), DESKTOP])
+@pytest.mark.parametrize("size", [PHONE, (320, 640), (768, 1024), (1100, 800), (1280, 800), DESKTOP])
 def test_nothing_is_wider_than_the_screen(browser: Browser, shop: Shop, size: tuple[int, int]) -> None:
     shop.placed(shop.product())
     browser.look(size)

@@ -66,7 +66,13 @@ def chromium() -> Iterator[Browser]:
         pytest.skip(f"no {missing} here (Debian: apt install chromium chromium-driver)")
     options = ChromeOptions()
     options.binary_location = str(programs[0])
-    for argument in ("headless=new", "disable-dev-shm-usage", "disable-gpu", "disable-background-networking"):
+    for argument in (
+        "headless=new",
+        "hide-scrollbars",
+        "disable-dev-shm-usage",
+        "disable-gpu",
+        "disable-background-networking",
+    ):
         options.add_argument(f"--{argument}")
     if os.geteuid() == 0:
         options.add_argument("--no-sandbox")  # root can't have one

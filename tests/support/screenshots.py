@@ -14,8 +14,8 @@ from tests.support.browser import DESKTOP, PHONE, chromium
 from tests.support.stack import running_stack
 
 FOLDER = Path(__file__).parents[2] / "docs" / "images"
-ORDERS = 400
-MINUTES = 5
+ORDERS = 300
+MINUTES = 3
 """For how long they come in, so that there is something to see in the chart."""
 
 
@@ -29,9 +29,9 @@ def main() -> None:
         stack.until(lambda: browser.driver.current_url.endswith("/dashboard"), "signed in")
         for name, size, dark, down in (
             ("desktop-light", DESKTOP, False, 0),
-            ("desktop-dark", DESKTOP, True, 500),
+            ("desktop-dark", DESKTOP, True, 0),
             ("phone-light", PHONE, False, 0),
-            ("phone-dark", PHONE, True, 800),
+            ("phone-dark", PHONE, True, 620),
         ):
             browser.look(size, dark=dark)
             browser.run("scrollTo(0, arguments[0])", down)
