@@ -1,36 +1,33 @@
 """ClickHouse's HTTP interface as an ASGI application over the embedded engine.
 
-What clickhouse-connect (sync and async), curl and BI tools use: GET and POST on `/`, the query in the URL, the body or
-both, INSERT data after it, `param_*`, settings in the URL, compression both ways, basic auth or X-ClickHouse-User, the
-X-ClickHouse-* response headers, and `/ping`. A `session_id` is accepted and has no effect: nothing is kept between
-requests. Not there: external tables, and the block format of `compress=1`; both are refused by name.
+What clickhouse-connect (sync and async), the JDBC driver, curl and BI tools use: GET and POST on `/`, the query in the
+URL, the body or both, INSERT data after it, `param_*`, settings in the URL, compression both ways, basic auth or
+X-ClickHouse-User, the X-ClickHouse-* response headers, and `/ping`. A `session_id` is accepted and has no effect:
+nothing is kept between requests. Not there: external tables and `decompress=1`; both are refused by name.
+
+Analysts take turns: two of their queries at a time, each until its result is fetched or its time is up.
 """
 
 import asyncio
 import base64
 import binascii
-import gzip
 import hmac
 import json
 import logging
 import re
 import uuid
-import zlib
-from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from email.parser import BytesParser
 from email.policy import HTTP
-from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl
 
-from backports import zstd
-from lz4 import frame as lz4  # type: ignore[import-untyped]
-
 from runtime import clickhouse_sql as sql
-from runtime.clickhouse_engine import Answer, Engine, Query, User
-from runtime.clickhouse_sql import ClickHouseError
+from runtime.clickhouse_compression import BLOCKS, COMPRESSORS, DECOMPRESS_ERRORS, DECOMPRESSORS, HTTP_ENCODINGS
+from runtime.clickhouse_engine import ANALYST_SECONDS, Answer, Engine, Query, User
+from runtime.clickhouse_sql import ClickHouseError, InlineInsert
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +37,11 @@ Send = Callable[[Message], Awaitable[None]]
 
 # An analyst's slow queries wait for each other, never in front of anyone else's.
 _THREADS: dict[User, int] = {"default": 16, "analyst": 2}
+_ANALYSTS_WAITING = 32
+# A statement is in memory before the engine sees it, an INSERT's data never is.
+_STATEMENT_BYTES: dict[User, int] = {"default": 1 << 24, "analyst": 1 << 20}
 _READ_AHEAD_BYTES = 1 << 20
+_CHUNK_BYTES = 1 << 20
 _COMPRESS_FROM_BYTES = 4096
 
 # URL parameters that are the transport's business; every other one is an engine setting.
@@ -83,6 +84,7 @@ _STATUS = {
     60: 404,  # UNKNOWN_TABLE
     81: 404,  # UNKNOWN_DATABASE
     sql.UNKNOWN_SETTING: 404,
+    sql.TOO_MANY_SIMULTANEOUS_QUERIES: 429,
     sql.AUTHENTICATION_FAILED: 403,
     sql.NOT_IMPLEMENTED: 501,
 }
@@ -94,18 +96,6 @@ _CONTENT_TYPES = {
     "CSV": "text/csv; charset=UTF-8",
     "Pretty": "text/plain; charset=UTF-8",
 }
-_COMPRESS: dict[str, Callable[[bytes], bytes]] = {
-    "lz4": lz4.compress,
-    "zstd": partial(zstd.compress, level=1),
-    "gzip": partial(gzip.compress, compresslevel=1),
-}
-_DECOMPRESSORS: dict[str, Callable[[], Any]] = {
-    "lz4": lz4.LZ4FrameDecompressor,
-    "zstd": zstd.ZstdDecompressor,
-    "gzip": partial(zlib.decompressobj, wbits=31),
-    "deflate": zlib.decompressobj,
-}
-_DECOMPRESS_ERRORS = (RuntimeError, zlib.error, zstd.ZstdError)
 
 
 class _ClientGoneError(Exception):
@@ -119,6 +109,8 @@ class HttpInterface:
         self._engine = engine
         self._password = password
         self._pools = {user: ThreadPoolExecutor(size, f"clickhouse-{user}") for user, size in _THREADS.items()}
+        self._turns = asyncio.Semaphore(_THREADS["analyst"])
+        self._waiting = 0
 
     def close(self) -> None:
         """Wait for the statements that are running."""
@@ -137,7 +129,18 @@ class HttpInterface:
         body = _Body(receive)
         try:
             query = self._query(scope["method"], url, headers, query_id)
-            answer = await self._answer(query, url, headers, body)
+            query, insert = await _read(query, headers, body)
+            if insert is not None:
+                answer = await self._run(query.user, self._engine.insert, query, *insert)
+            elif not query.sql.strip():
+                answer = _answer_nothing(query)
+            elif query.user == "default" and not sql.is_read(query.sql):
+                answer = await self._run(query.user, self._engine.run, query)
+            else:
+                stream = url.get("wait_end_of_query", "0") != "1"
+                await self._read_out(send, query, stream, common, _encoding(url, headers), body)
+                return
+            await self._send(send, query.user, answer, common, _encoding(url, headers))
         except _ClientGoneError:
             return
         except ClickHouseError as error:
@@ -146,8 +149,6 @@ class HttpInterface:
             text = f"{error} (version {self._engine.version})\n"
             exception = {**common, "X-ClickHouse-Exception-Code": str(error.code)}
             await _respond(send, _STATUS.get(error.code, 500), exception, text.encode())
-            return
-        await self._send(send, query.user, answer, common, _encoding(url, headers), body)
 
     def _query(self, method: str, url: Mapping[str, str], headers: Mapping[str, str], query_id: str) -> Query:
         """The request without its text, which may still be in the body.
@@ -155,9 +156,9 @@ class HttpInterface:
         Raises:
             ClickHouseError: wrong user or password, or an option that isn't there.
         """
-        if "1" in (url.get("compress"), url.get("decompress")):
+        if url.get("decompress") == "1":
             raise ClickHouseError.of(
-                sql.NOT_IMPLEMENTED, "compress=1 is not there: use enable_http_compression, or no compression."
+                sql.NOT_IMPLEMENTED, "decompress=1 is not there: use Content-Encoding, or no compression."
             )
         return Query(
             sql=url.get("query", ""),
@@ -181,85 +182,111 @@ class HttpInterface:
             f"{name}: Authentication failed: password is incorrect, or there is no user with such name.",
         )
 
-    async def _answer(self, query: Query, url: Mapping[str, str], headers: Mapping[str, str], body: "_Body") -> Answer:
-        if headers.get("content-type", "").startswith("multipart/form-data"):
-            query = _from_form(query, await body.read_all(), headers["content-type"])
-            text = query.sql.encode()
-        else:
-            body.decode_with(headers.get("content-encoding"))
-            text = await body.read(_READ_AHEAD_BYTES)
-            if query.sql and text:
-                text = query.sql.rstrip().encode() + b"\n" + text
-            elif query.sql:
-                text = query.sql.encode()
-        insert = sql.split_insert(text)
-        if insert is not None:
-            data = _pull(text[insert.data_offset :], body, asyncio.get_running_loop())
-            return await self._run(query.user, self._engine.insert, query, insert, data)
-        statement = (text + await body.read_all()).decode("utf-8", "surrogateescape")
-        if not statement.strip():
-            if query.read_only:
-                return Answer(b"Ok.\n", None, {})
-            raise ClickHouseError.of(sql.SYNTAX_ERROR, "Empty query.")
-        query = _with_sql(query, statement)
-        stream = url.get("wait_end_of_query", "0") != "1"
-        if not sql.is_read(statement):
-            return await self._run(query.user, self._engine.run, query)
-        return await self._run_watched(query, stream, body)
-
-    async def _run(self, user: User, function: Callable[..., Answer], *arguments: Any) -> Answer:
+    async def _run(self, user: User, function: Callable[..., Any], *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._pools[user], function, *arguments)
 
-    async def _run_watched(self, query: Query, stream: bool, body: "_Body") -> Answer:
-        """Run a read, and cancel it when the client leaves."""
+    async def _read_out(
+        self, send: Send, query: Query, stream: bool, common: dict[str, str], encoding: str | None, body: "_Body"
+    ) -> None:
+        """Run a read and send what it finds; cancel it when the client leaves."""
+        gone = asyncio.ensure_future(body.wait_until_gone())
+        try:
+            async with self._turn(query.user, gone):
+                answer = await self._run_watched(query, stream, gone)
+                await self._send(send, query.user, answer, common, encoding, gone)
+        finally:
+            gone.cancel()
+
+    @asynccontextmanager
+    async def _turn(self, user: User, gone: asyncio.Future[None]) -> AsyncIterator[None]:
+        """An analyst's turn, from the query's start until its result is sent.
+
+        Raises:
+            ClickHouseError: too many are waiting already.
+            _ClientGoneError: the client did not wait for it.
+        """
+        if user == "default":
+            yield
+            return
+        if self._waiting == _ANALYSTS_WAITING:
+            text = f"Too many simultaneous queries of analysts: {_ANALYSTS_WAITING} are waiting."
+            raise ClickHouseError.of(sql.TOO_MANY_SIMULTANEOUS_QUERIES, text)
+        self._waiting += 1
+        turn = asyncio.ensure_future(self._turns.acquire())
+        try:
+            either: set[asyncio.Future[Any]] = {turn, gone}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._waiting -= 1
+            turn.cancel()
+        if not turn.done():
+            raise _ClientGoneError
+        try:
+            yield
+        finally:
+            self._turns.release()
+
+    async def _run_watched(self, query: Query, stream: bool, gone: asyncio.Future[None]) -> Answer:
         work = self._pools[query.user].submit(self._engine.run, query, stream=stream)
         running = asyncio.wrap_future(work)
-        gone = asyncio.ensure_future(body.wait_until_gone())
         either: set[asyncio.Future[Any]] = {running, gone}
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         if running.done():
-            gone.cancel()
             return running.result()
         if not work.cancel():
-            await asyncio.to_thread(self._engine.kill, query.query_id)
+            await asyncio.to_thread(self._engine.kill, query)
             with suppress(ClickHouseError):
                 _close(await running)
         raise _ClientGoneError
 
     async def _send(
-        self, send: Send, user: User, answer: Answer, common: dict[str, str], encoding: str | None, body: "_Body"
+        self,
+        send: Send,
+        user: User,
+        answer: Answer,
+        common: dict[str, str],
+        encoding: str | None,
+        gone: asyncio.Future[None] | None = None,
     ) -> None:
         headers = {**common, "Content-Type": _content_type(answer.format)}
         if answer.format is not None:
             headers["X-ClickHouse-Format"] = answer.format
         if answer.summary:
             headers["X-ClickHouse-Summary"] = json.dumps(answer.summary, separators=(",", ":"))
-        if answer.rest is None and len(answer.body) < _COMPRESS_FROM_BYTES:
+        if encoding != BLOCKS and answer.rest is None and len(answer.body) < _COMPRESS_FROM_BYTES:
             encoding = None
-        if encoding is not None:
+        if encoding is not None and encoding != BLOCKS:
             headers["Content-Encoding"] = encoding
-        compress = _COMPRESS[encoding] if encoding is not None else bytes
-        loop, pool = asyncio.get_running_loop(), self._pools[user]
-        first = answer.body if encoding is None else await loop.run_in_executor(pool, compress, answer.body)
-        if answer.rest is None:
-            await _respond(send, 200, headers, first)
-            return
-        rest = answer.rest
-        gone = asyncio.ensure_future(body.wait_until_gone())
+        if encoding is None and answer.rest is None:
+            headers["Content-Length"] = str(len(answer.body))
+        compressor = COMPRESSORS[encoding]() if encoding is not None else None
+        # Who does not fetch a result holds its memory, and an analyst a turn.
+        deadline = asyncio.get_running_loop().time() + ANALYST_SECONDS if user == "analyst" else None
         try:
             await _start(send, 200, headers)
-            await send({"type": "http.response.body", "body": first, "more_body": True})
-            while not gone.done() and (chunk := await loop.run_in_executor(pool, next, rest, None)) is not None:
-                chunk = await loop.run_in_executor(pool, compress, chunk) if encoding is not None else chunk
-                await send({"type": "http.response.body", "body": chunk, "more_body": True})
-            if not gone.done():
-                await send({"type": "http.response.body", "body": b"", "more_body": False})
-        except ClickHouseError as error:
+            async for chunk in self._chunks(user, answer):
+                if gone is not None and gone.done():
+                    return
+                data = await self._run(user, compressor.compress, chunk) if compressor is not None else chunk
+                async with asyncio.timeout_at(deadline):
+                    await send({"type": "http.response.body", "body": data, "more_body": True})
+            end = compressor.flush() if compressor is not None else b""
+            async with asyncio.timeout_at(deadline):
+                await send({"type": "http.response.body", "body": end, "more_body": False})
+        except (ClickHouseError, TimeoutError) as error:
             # The status is sent already; a body that breaks off is how the client learns of it.
-            log.warning("a result broke off: %s", error)
+            log.warning("a result broke off: %s", error or f"not fetched within {ANALYST_SECONDS} s")
         finally:
-            gone.cancel()
-            await loop.run_in_executor(pool, _close, answer)
+            if answer.rest is not None:
+                await self._run(user, _close, answer)
+
+    async def _chunks(self, user: User, answer: Answer) -> AsyncIterator[bytes]:
+        """The result, at most 1 MiB at a time, so that no more of it waits in the connection's buffer."""
+        for start in range(0, len(answer.body), _CHUNK_BYTES):
+            yield answer.body[start : start + _CHUNK_BYTES]
+        if answer.rest is not None:
+            while (chunk := await self._run(user, next, answer.rest, None)) is not None:
+                yield chunk
 
 
 class _Body:
@@ -274,7 +301,7 @@ class _Body:
     def decode_with(self, encoding: str | None) -> None:
         """Set the Content-Encoding, before the first read."""
         if encoding and encoding != "identity":
-            self._new_decompressor = _DECOMPRESSORS.get(encoding)
+            self._new_decompressor = DECOMPRESSORS.get(encoding)
             if self._new_decompressor is None:
                 raise ClickHouseError.of(sql.NOT_IMPLEMENTED, f"Content-Encoding {encoding} is not known.")
 
@@ -292,12 +319,16 @@ class _Body:
             raise ClickHouseError.of(sql.CANNOT_DECOMPRESS, "The compressed request body ends too early.")
         return bytes(data)
 
-    async def read_all(self) -> bytes:
-        """What is left."""
-        parts = []
-        while not self.complete:
-            parts.append(await self.read(_READ_AHEAD_BYTES))
-        return b"".join(parts)
+    async def read_rest(self, most: int) -> bytes:
+        """What is left.
+
+        Raises:
+            _ClientGoneError, ClickHouseError: see `read`; also when it is more than `most` bytes.
+        """
+        data = await self.read(most + 1)
+        if len(data) > most:
+            raise ClickHouseError.of(sql.SYNTAX_ERROR, "Max query size exceeded.")
+        return data
 
     async def drain(self) -> None:
         """Take in what the client still sends."""
@@ -332,9 +363,44 @@ class _Body:
                 if self._decompressor.eof:
                     data = self._decompressor.unused_data or b""
                     self._decompressor = None
-        except _DECOMPRESS_ERRORS as error:
+        except DECOMPRESS_ERRORS as error:
             raise ClickHouseError.of(sql.CANNOT_DECOMPRESS, f"Cannot decompress the request body: {error}.") from error
         return b"".join(parts)
+
+
+async def _read(
+    query: Query, headers: Mapping[str, str], body: _Body
+) -> tuple[Query, tuple[InlineInsert, Iterator[bytes]] | None]:
+    """The query with its text, which may be in the URL, the body or both; and an INSERT's data, if it is one.
+
+    Raises:
+        ClickHouseError: too long, or sent in a way that is not there.
+        _ClientGoneError: it did not come whole.
+    """
+    most = _STATEMENT_BYTES[query.user]
+    if headers.get("content-type", "").startswith("multipart/form-data"):
+        return _from_form(query, await body.read_rest(most), headers["content-type"]), None
+    encoding = headers.get("content-encoding")
+    if query.user == "analyst" and encoding:
+        # A few bytes unpack to gigabytes; data to insert is what one would compress.
+        raise ClickHouseError.of(sql.NOT_IMPLEMENTED, "analyst: Content-Encoding is for inserts.")
+    body.decode_with(encoding)
+    text = await body.read(_READ_AHEAD_BYTES)
+    if query.sql and text:
+        text = query.sql.rstrip().encode() + b"\n" + text
+    elif query.sql:
+        text = query.sql.encode()
+    insert = sql.split_insert(text) if query.user == "default" else None
+    if insert is not None:
+        return query, (insert, _pull(text[insert.data_offset :], body, asyncio.get_running_loop()))
+    statement = text + await body.read_rest(most - len(text))
+    return _with_sql(query, statement.decode("utf-8", "surrogateescape")), None
+
+
+def _answer_nothing(query: Query) -> Answer:
+    if query.read_only:
+        return Answer(b"Ok.\n", None, {})
+    raise ClickHouseError.of(sql.SYNTAX_ERROR, "Empty query.")
 
 
 def _pull(first: bytes, body: _Body, loop: asyncio.AbstractEventLoop) -> Iterator[bytes]:
@@ -398,11 +464,13 @@ def _from_form(query: Query, body: bytes, content_type: str) -> Query:
 
 
 def _encoding(url: Mapping[str, str], headers: Mapping[str, str]) -> str | None:
-    """The first encoding that the client accepts and that is known here, if it asked for compression at all."""
+    """ClickHouse's blocks if they are asked for, else the first encoding that the client accepts and that is known."""
+    if url.get("compress") == "1":
+        return BLOCKS
     if url.get("enable_http_compression") != "1":
         return None
     accepted = (name.partition(";")[0].strip() for name in headers.get("accept-encoding", "").split(","))
-    return next((name for name in accepted if name in _COMPRESS), None)
+    return next((name for name in accepted if name in HTTP_ENCODINGS), None)
 
 
 def _content_type(result_format: str | None) -> str:
@@ -414,7 +482,7 @@ def _content_type(result_format: str | None) -> str:
 
 def _close(answer: Answer) -> None:
     if answer.rest is not None:
-        answer.rest.close()  # type: ignore[attr-defined]
+        answer.rest.close()
 
 
 async def _start(send: Send, status: int, headers: Mapping[str, str]) -> None:
