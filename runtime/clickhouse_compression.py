@@ -36,7 +36,7 @@ class Compressor(Protocol):
 
 class _Lz4Frame:
     def __init__(self) -> None:
-        self._compressor = lz4_frame.LZ4FrameCompressor()
+        self._compressor = lz4_frame.LZ4FrameCompressor(block_linked=False)
         self._head: bytes = self._compressor.begin()
 
     def compress(self, data: bytes) -> bytes:

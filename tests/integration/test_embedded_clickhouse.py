@@ -140,7 +140,7 @@ def test_an_unknown_setting_or_database_is_refused(http: httpx.Client) -> None:
     assert http.get("/", params={"query": "SELECT 1", "nonsense": 1}).headers["X-ClickHouse-Exception-Code"] == "115"
     assert http.get("/", params={"query": "SELECT 1", "x y": 1}).headers["X-ClickHouse-Exception-Code"] == "115"
     assert http.get("/", params={"query": "SELECT 1", "database": "no"}).headers["X-ClickHouse-Exception-Code"] == "81"
-    assert http.get("/", params={"query": "SELECT 1", "compress": 1}).headers["X-ClickHouse-Exception-Code"] == "48"
+    assert http.get("/", params={"query": "SELECT 1", "decompress": 1}).headers["X-ClickHouse-Exception-Code"] == "48"
 
 
 def test_get_changes_nothing(http: httpx.Client, table: str) -> None:
