@@ -53,6 +53,8 @@ _TRANSPORT = frozenset(
         "wait_end_of_query",
     }
 )
+# A query's id goes back as a header.
+_NOT_PRINTABLE = re.compile(r"[^ -~]")
 _PARAMETER = re.compile(r"param_([A-Za-z_][A-Za-z0-9_]*)")
 
 
@@ -154,7 +156,8 @@ class Request:
         """Of what ASGI gives."""
         url = dict(parse_qsl(scope["query_string"].decode(), keep_blank_values=True))
         headers = {name.decode().lower(): value.decode("latin-1") for name, value in scope["headers"]}
-        return cls(scope["method"], url, headers, Body(receive), url.get("query_id") or str(uuid.uuid4()))
+        query_id = _NOT_PRINTABLE.sub("?", url.get("query_id", "")) or str(uuid.uuid4())
+        return cls(scope["method"], url, headers, Body(receive), query_id)
 
     def credentials(self) -> tuple[str, str]:
         """User and password, from where ClickHouse takes them, in its order.

