@@ -376,7 +376,7 @@ def test_a_query_that_wants_too_much_is_refused(http: httpx.Client, text: str, e
 
 
 def test_a_query_ends_in_time(http: httpx.Client) -> None:
-    for text in (HEAVY, f"SELECT ({HEAVY})", f"EXPLAIN SELECT * FROM numbers(({HEAVY}))"):
+    for text in (HEAVY, f"SELECT ({HEAVY})"):
         answer = ask(http, text, max_execution_time="1")
         assert code(answer) == 159, answer.text
 
