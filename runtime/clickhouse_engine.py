@@ -21,18 +21,22 @@ from runtime.errors import UserError
 
 User = Literal["default", "analyst"]
 
-# chDB has one user, so our two are roles of it; every statement of an analyst runs under its role alone.
-# The row policies keep what others are running, which may name customers, out of the analyst's sight.
+# chDB has one user, so our two are roles of it; every statement of an analyst runs under its role alone, which may read
+# `oms` and what the engine tells of itself. The row policies keep what others are running, which may name customers,
+# out of the analyst's sight. The profile says how far an analyst may lower a bound (0 would mean none).
 _PRIVATE_SYSTEM_TABLES = ("processes", "errors", "asynchronous_inserts", "query_cache", "stack_trace")
 _USERS_XML = """\
 <clickhouse>
-  <profiles><default/></profiles>
+  <profiles><default/><analyst><constraints>{constraints}</constraints></analyst></profiles>
   <quotas><default/></quotas>
   <roles>
     <writer><grants><query>GRANT ALL ON *.* WITH GRANT OPTION</query></grants></writer>
     <analyst><grants>
-      <query>GRANT SHOW, SELECT ON *.*</query>
-      <query>REVOKE SHOW, SELECT ON personal.*</query>
+      <query>GRANT SHOW DATABASES ON default.*</query>
+      <query>GRANT SHOW, SELECT ON oms.*</query>
+      <query>GRANT SHOW, SELECT ON system.*</query>
+      <query>GRANT SHOW, SELECT ON information_schema.*</query>
+      <query>GRANT SHOW, SELECT ON INFORMATION_SCHEMA.*</query>
     </grants></analyst>
   </roles>
   <users><default>
@@ -45,6 +49,7 @@ _USERS_XML = """\
   </default></users>
 </clickhouse>
 """
+_CONSTRAINT = "<{name}><min>1</min><max>{limit}</max></{name}>"
 _POLICY = "<{table}><filter>has(currentRoles(), 'writer')</filter></{table}>"
 _CONFIG_XML = """\
 <clickhouse>
@@ -54,17 +59,41 @@ _CONFIG_XML = """\
   <max_server_memory_usage_to_ram_ratio>0.5</max_server_memory_usage_to_ram_ratio>
 </clickhouse>
 """
+ANALYST_SECONDS = 30
+"""How long an analyst's query may run, and its result may take to be fetched."""
 _ANALYST_LIMITS = {
-    "max_execution_time": "30",
-    "max_memory_usage": "2000000000",
+    "max_execution_time": str(ANALYST_SECONDS),
+    "max_memory_usage": "1000000000",
+    "max_temporary_data_on_disk_size_for_query": "1000000000",
     "max_result_rows": "1000000",
+    "max_result_bytes": "1000000000",
     "result_overflow_mode": "throw",
+    "max_threads": "1",
+    # Where the process may not (without CAP_SYS_NICE) the engine does without.
+    "os_threads_nice_value_query": "19",
 }
+_ANALYST_MAY_LOWER = ("max_execution_time", "max_result_rows")
+# What changes how a result looks or is read, and nothing that it costs.
+_ANALYST_MAY_SET = frozenset(
+    {
+        *_ANALYST_MAY_LOWER,
+        "async_insert",  # the JDBC driver says it with every query
+        "date_time_output_format",
+        "final",
+        "format_csv_delimiter",
+        "join_use_nulls",
+        "output_format_json_quote_64bit_integers",
+        "result_overflow_mode",
+        "session_timezone",
+    }
+)
 
 _SETTING_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
 # A block of these is the same bytes alone as in the middle of a stream; others have a header or a footer.
 _STREAMED_FORMATS = frozenset({"Native", "RowBinary", "TabSeparated", "TSV", "CSV", "JSONEachRow"})
 _BUFFERED_BYTES = 1 << 20
+# To chDB's Python wrapper these mean objects of this process.
+_PYTHON_FORMATS = frozenset({"arrowtable", "dataframe", "datastore"})
 
 
 class EmbeddedClickHouseError(UserError):
@@ -85,6 +114,27 @@ class Query:
     read_only: bool = False
 
 
+class Rest:
+    """The chunks of a result that are still to come. To be closed, which ends the query if it is still running."""
+
+    def __init__(self, stream: Iterator[Any], cleanup: ExitStack) -> None:
+        self._stream = stream
+        self._cleanup = cleanup
+
+    def __iter__(self) -> "Rest":
+        return self
+
+    def __next__(self) -> bytes:
+        try:
+            chunk: bytes = next(self._stream).bytes()
+        except RuntimeError as error:
+            raise ClickHouseError.from_engine(str(error)) from error
+        return chunk
+
+    def close(self) -> None:
+        self._cleanup.close()
+
+
 @dataclass
 class Answer:
     """The result's bytes; when it is too large to buffer, `rest` yields the remaining ones and must be closed."""
@@ -92,7 +142,7 @@ class Answer:
     body: bytes
     format: str | None
     summary: dict[str, str]
-    rest: Iterator[bytes] | None = None
+    rest: Rest | None = None
 
 
 class Engine:
@@ -137,6 +187,8 @@ class Engine:
             connection = cleanup.enter_context(closing(self._connect(query)))
             text = _permitted(connection, query)
             result_format = sql.trailing_format(text) or query.format
+            if result_format.lower() in _PYTHON_FORMATS:
+                raise ClickHouseError.of(sql.UNKNOWN_FORMAT, f"Unknown format {result_format}.")
             try:
                 if stream and result_format in _STREAMED_FORMATS and sql.is_select(text):
                     return _stream(connection, text, result_format, query, cleanup)
@@ -174,10 +226,10 @@ class Engine:
         read = {"read_rows": str(done.rows_written), "read_bytes": str(done.bytes_written)}
         return Answer(b"", None, {**read, **written, "elapsed_ns": str(int(done.elapsed * 1e9))})
 
-    def kill(self, query_id: str) -> None:
+    def kill(self, query: Query) -> None:
         """Cancel a running statement; nothing happens if there is none."""
         with closing(Connection(self._path)) as connection:
-            connection.query(f"KILL QUERY WHERE Settings['log_comment'] = {sql.quote_string(query_id)}")
+            connection.query(f"KILL QUERY WHERE Settings['log_comment'] = {sql.quote_string(_label(query))}")
 
     def _connect(self, query: Query) -> Connection:
         """A connection with the query's user, settings and database.
@@ -185,28 +237,35 @@ class Engine:
         Raises:
             ClickHouseError: no such setting or database, or one that the user may not have.
         """
-        statements = []
-        settings = {"log_comment": query.query_id, **query.settings}
-        if query.user == "analyst":
-            limits = {**_ANALYST_LIMITS, "log_comment": settings.pop("log_comment")}
-            statements += ["SET ROLE analyst", _set(limits)]
-        if query.database:
-            statements.append(f"USE {sql.quote_name(query.database)}")
-        # From `readonly` on the engine refuses changes: an analyst's settings come after it, anyone else's before.
-        readonly = settings.pop("readonly", "2" if query.read_only else None)
-        if query.user == "analyst":
-            statements.append("SET readonly = 1")
-        if settings:
-            statements.append(_set(settings))
-        if readonly is not None:
-            statements.append(_set({"readonly": readonly}))
         connection = Connection(self._path)
         try:
-            connection.query("; ".join(statements))
+            connection.query("; ".join(_session(query)))
         except RuntimeError as error:
             connection.close()
             raise ClickHouseError.from_engine(str(error)) from error
         return connection
+
+
+def _session(query: Query) -> list[str]:
+    """What a connection is told before the query's own statement.
+
+    Raises:
+        ClickHouseError: a setting that can't be one.
+    """
+    settings = {**query.settings, "log_comment": _label(query)}
+    database = [f"USE {sql.quote_name(query.database)}"] if query.database else []
+    if query.user == "analyst":
+        free = {name: settings.pop(name) for name in [*settings] if name in _ANALYST_MAY_SET or name == "log_comment"}
+        bounded = ["SET ROLE analyst", "SET profile = 'analyst'", _set(_ANALYST_LIMITS)]
+        # From `readonly` on the engine refuses whatever else is asked for.
+        return [*bounded, *database, _set(free), "SET readonly = 1", *([_set(settings)] if settings else [])]
+    readonly = settings.pop("readonly", "2" if query.read_only else None)
+    return [*database, _set(settings), *([_set({"readonly": readonly})] if readonly is not None else [])]
+
+
+def _label(query: Query) -> str:
+    """What a running statement is found by. No analyst can make it that of somebody else's."""
+    return f"{query.user} {query.query_id}"
 
 
 def _permitted(connection: Connection, query: Query) -> str:
@@ -236,24 +295,15 @@ def _stream(connection: Connection, text: str, result_format: str, query: Query,
     stream = connection.send_query(text, result_format, params=dict(query.parameters))
     cleanup.callback(stream.close)
     body, rows, elapsed = bytearray(), 0, 0.0
-    for chunk in stream:
+    chunks = iter(stream)
+    for chunk in chunks:
         body += chunk.bytes()
         rows += chunk.rows_read()
         elapsed = chunk.elapsed()
         if len(body) >= _BUFFERED_BYTES:
-            kept = cleanup.pop_all()
-            return Answer(bytes(body), result_format, {}, rest=_rest(stream, kept))
+            return Answer(bytes(body), result_format, {}, rest=Rest(chunks, cleanup.pop_all()))
     summary = {"result_rows": str(rows), "result_bytes": str(len(body)), "elapsed_ns": str(int(elapsed * 1e9))}
     return Answer(bytes(body), result_format, summary)
-
-
-def _rest(stream: Iterable[Any], cleanup: ExitStack) -> Iterator[bytes]:
-    with cleanup:
-        try:
-            for chunk in stream:
-                yield chunk.bytes()
-        except RuntimeError as error:
-            raise ClickHouseError.from_engine(str(error)) from error
 
 
 def _append(inserter: Any, chunk: bytes) -> None:
@@ -287,7 +337,8 @@ def _write_config(data_dir: Path) -> Path:
     folder.mkdir(exist_ok=True)
     users, config = folder / "users.xml", folder / "config.xml"
     policies = "".join(_POLICY.format(table=table) for table in _PRIVATE_SYSTEM_TABLES)
-    users.write_text(_USERS_XML.format(policies=policies))
+    constraints = "".join(_CONSTRAINT.format(name=name, limit=_ANALYST_LIMITS[name]) for name in _ANALYST_MAY_LOWER)
+    users.write_text(_USERS_XML.format(policies=policies, constraints=constraints))
     config.write_text(_CONFIG_XML.format(users=users))
     os.chmod(folder, 0o700)
     return config

@@ -21,15 +21,17 @@ _VERSION = re.compile(r" \(version [^()]*\)\s*$")
 
 _SELECTS = frozenset({"SELECT", "WITH", "FROM"})
 _READS = frozenset({"SHOW", "DESCRIBE", "DESC", "EXPLAIN", "EXISTS"}) | _SELECTS
-# The scalar `file` reads any file of the server, `sqlite` makes one before it is refused, and `python` looks for an
-# object in this very process.
-_UNGUARDED_FUNCTIONS = ("FILE", "PYTHON", "SQLITE")
+# The scalar `file` reads any file of the server, `sqlite` makes one before it is refused, `python` and `arrowstream`
+# look for an object in this very process, and `eval` would run a text that nobody has checked.
+_UNGUARDED_FUNCTIONS = frozenset({"ARROWSTREAM", "EVAL", "FILE", "PYTHON", "SQLITE"})
 
 BAD_ARGUMENTS = 36
 NOT_IMPLEMENTED = 48
 SYNTAX_ERROR = 62
+UNKNOWN_FORMAT = 73
 UNKNOWN_SETTING = 115
 READONLY = 164
+TOO_MANY_SIMULTANEOUS_QUERIES = 202
 CANNOT_DECOMPRESS = 271
 ACCESS_DENIED = 497
 AUTHENTICATION_FAILED = 516
@@ -37,8 +39,10 @@ _NAMES = {
     BAD_ARGUMENTS: "BAD_ARGUMENTS",
     NOT_IMPLEMENTED: "NOT_IMPLEMENTED",
     SYNTAX_ERROR: "SYNTAX_ERROR",
+    UNKNOWN_FORMAT: "UNKNOWN_FORMAT",
     UNKNOWN_SETTING: "UNKNOWN_SETTING",
     READONLY: "READONLY",
+    TOO_MANY_SIMULTANEOUS_QUERIES: "TOO_MANY_SIMULTANEOUS_QUERIES",
     CANNOT_DECOMPRESS: "CANNOT_DECOMPRESS",
     ACCESS_DENIED: "ACCESS_DENIED",
     AUTHENTICATION_FAILED: "AUTHENTICATION_FAILED",
@@ -149,16 +153,16 @@ def refuse_unless_read(canonical: str) -> None:
     """Let a single read through, as the engine's parser printed it.
 
     Only what the engine's own grants and readonly mode let through in chDB is refused here: changing the role, KILL
-    QUERY, and two functions that no grant covers.
+    QUERY, and the functions that no grant covers. Those are refused by name, wherever it stands: `APPLY(file)` and
+    `arrayMap(file, …)` call them without a parenthesis.
     """
     refuse_files(canonical)
     words = _words(canonical)
     pairs = list(pairwise(words))
     if not words or words[0] not in _READS or ("PARALLEL", "WITH") in pairs:
         raise ClickHouseError.of(READONLY, "analyst: Cannot execute query in readonly mode.")
-    for function in _UNGUARDED_FUNCTIONS:
-        if (function, "(") in pairs:
-            raise ClickHouseError.of(ACCESS_DENIED, f"analyst: Not enough privileges for {function.lower()}().")
+    for function in _UNGUARDED_FUNCTIONS.intersection(words):
+        raise ClickHouseError.of(ACCESS_DENIED, f"analyst: Not enough privileges for {function.lower()}().")
 
 
 def quote_string(text: str) -> str:

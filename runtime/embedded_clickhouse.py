@@ -25,10 +25,10 @@ _KEEP_ALIVE_SECONDS = 600
 _SHUTDOWN_SECONDS = 3
 
 
-def serve(data_dir: Path, host: str, port: int, password: str) -> None:
+def serve(data_dir: Path, host: str, port: int, password: str, analyst_password: str = "") -> None:
     """Serve `data_dir/clickhouse` on `host:port` until SIGTERM or SIGINT; blocks. For the main thread of a process.
 
-    `password` is that of the user `default`; the read-only user `analyst` has any.
+    The passwords are those of the users `default` and `analyst`, the read-only one, who has any if it is empty.
 
     Raises:
         EmbeddedClickHouseError: the port is taken, or another process has the data open.
@@ -39,7 +39,7 @@ def serve(data_dir: Path, host: str, port: int, password: str) -> None:
         raise EmbeddedClickHouseError(f"Port {port} on {host} is in use.") from error
     with listener:
         engine = Engine(data_dir)
-        interface = HttpInterface(engine, password)
+        interface = HttpInterface(engine, password, analyst_password)
         config = uvicorn.Config(
             interface,
             lifespan="off",
@@ -66,15 +66,22 @@ def _ignore(_signal: int, _frame: FrameType | None) -> None:
 
 
 def main() -> int:
-    """Serve; an expected failure is one line on stderr and exit code 1. The password is `OMS_CLICKHOUSE_PASSWORD`."""
+    """Serve; an expected failure is one line on stderr and exit code 1.
+
+    The passwords are `OMS_CLICKHOUSE_PASSWORD` and `OMS_CLICKHOUSE_ANALYST_PASSWORD`.
+    """
     parser = argparse.ArgumentParser(prog="python -m runtime.embedded_clickhouse")
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, required=True)
     arguments = parser.parse_args()
-    password = Settings().clickhouse_password.get_secret_value()
+    settings = Settings()
+    passwords = (
+        settings.clickhouse_password.get_secret_value(),
+        settings.clickhouse_analyst_password.get_secret_value(),
+    )
     try:
-        serve(arguments.data_dir, arguments.host, arguments.port, password)
+        serve(arguments.data_dir, arguments.host, arguments.port, *passwords)
     except EmbeddedClickHouseError as error:
         print(error, file=sys.stderr)
         return 1

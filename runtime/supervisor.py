@@ -105,10 +105,7 @@ def _fetch(children: list[Child], say: Say) -> None:
         return
     from runtime import embedded_kafka
 
-    try:
-        embedded_kafka.fetch(lambda name, done, total: say(f"fetched {name} ({done} of {total})"))
-    except embedded_kafka.EmbeddedKafkaError as error:
-        raise UserError(str(error)) from error
+    embedded_kafka.fetch(lambda name, done, total: say(f"fetched {name} ({done} of {total})"))
 
 
 class Supervisor:

@@ -15,8 +15,9 @@ import requests
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from runtime import embedded_kafka
+from runtime import embedded_kafka, jars
 from runtime.embedded_kafka import EmbeddedKafkaError, free_port
+from runtime.errors import UserError
 from tests.support.embedded import broker, running
 
 COORDINATE = "org.example:thing:1.0"
@@ -34,14 +35,14 @@ def one_jar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Serve:
     monkeypatch.setenv("OMS_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setattr(embedded_kafka, "LOCK_FILE", lock)
     monkeypatch.setattr(embedded_kafka, "_make_aot_cache", lambda jars: None)
-    monkeypatch.setattr(embedded_kafka, "_RETRY_SECONDS", 0)
+    monkeypatch.setattr(jars, "_RETRY_SECONDS", 0)
 
     def repository(resolve: Resolve) -> None:
         def context(repo_cache: Path) -> SimpleNamespace:
             artifact = SimpleNamespace(resolve=lambda: resolve(repo_cache))
             return SimpleNamespace(create_dependency=lambda coordinate: SimpleNamespace(artifact=artifact))
 
-        monkeypatch.setattr(embedded_kafka, "MavenContext", context)
+        monkeypatch.setattr(jars, "MavenContext", context)
 
     return repository
 
@@ -98,7 +99,7 @@ def test_a_failed_fetch_is_one_sentence_and_leaves_nothing(
     one_jar: Serve, resolve: Resolve, says: str, tmp_path: Path
 ) -> None:
     one_jar(resolve)
-    with pytest.raises(EmbeddedKafkaError, match=says) as raised:
+    with pytest.raises(UserError, match=says) as raised:
         embedded_kafka.fetch()
     assert "\n" not in str(raised.value)
     assert not list((tmp_path / "cache" / "jars").glob("*.jar"))

@@ -11,10 +11,17 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import clickhouse_connect
+from clickhouse_connect.driver.client import Client
 
 from runtime.embedded_kafka import free_port, wait_until_answers
 
 ROOT = Path(__file__).parents[2]
+PASSWORD = "correct horse"
+"""Of the engine's user `default`, where a test wants one."""
+
 _START_SECONDS = 60.0
 _STOP_SECONDS = 20.0
 
@@ -50,17 +57,23 @@ def broker(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
 
 
 @contextmanager
-def engine(folder: Path, password: str = "") -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
+def engine(folder: Path, password: str = "", **env: str) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
     """A ClickHouse that answers on 127.0.0.1; gives its port and its process."""
     port = free_port()
     arguments = ("runtime.embedded_clickhouse", "--data-dir", str(folder), "--port", str(port))
-    with running(*arguments, log=folder / "out", OMS_CLICKHOUSE_PASSWORD=password) as process:
+    with running(*arguments, log=folder / "out", OMS_CLICKHOUSE_PASSWORD=password, **env) as process:
         deadline = time.monotonic() + _START_SECONDS
         while not _pings(port):
             assert process.poll() is None, (folder / "out").read_text()
             assert time.monotonic() < deadline, "no answer"
             time.sleep(0.05)
         yield port, process
+
+
+def connect(port: int, username: str = "default", password: str = PASSWORD, **options: Any) -> Client:
+    """A clickhouse-connect client of the engine."""
+    options = {"autogenerate_session_id": False, **options}
+    return clickhouse_connect.get_client(host="127.0.0.1", port=port, username=username, password=password, **options)
 
 
 def _pings(port: int) -> bool:
