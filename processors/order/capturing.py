@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from processors.order.names import capture_id
 from processors.order.parcels import units
-from processors.order.refunding import gift_price, share
+from processors.order.refunding import price_risen, share
 from schemas import events as e
 from schemas.order import Line, Order, Payment, ShipmentLine
 
@@ -46,10 +46,7 @@ def excess(order: Order) -> int:
     """What was taken beyond the price of all that was not cancelled (minor units): a parcel was lost while the capture
     for it was under way, or a failed capture was tried again that the next parcel had made up for."""
     cancelled = sum(share(line.paid, 0, line.cancelled, line.quantity) for line in order.lines)
-    # Units given away count at today's price, like the others: an edit may have changed it since.
-    given_away = sum(gift_price(order, line) for line in order.lines)
-    paid_back = sum(item.amount for r in order.refunds if r.kept and r.status != "failed" for item in r.items)
-    return max(0, _kept(order) - paid_back - (order.totals.total - cancelled - given_away))
+    return max(0, _kept(order) - (order.totals.total - cancelled))
 
 
 def unused(order: Order) -> int:
@@ -58,7 +55,9 @@ def unused(order: Order) -> int:
 
 
 def _kept(order: Order) -> int:
-    return sum(payment.taken for payment in order.payments) - _given_back(order)
+    """What was taken and not given back. Units that staff gave back the price of count as paid for at today's price."""
+    taken = sum(payment.taken for payment in order.payments)
+    return taken - _given_back(order) + sum(price_risen(order, line) for line in order.lines)
 
 
 def _given_back(order: Order) -> int:

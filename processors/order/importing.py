@@ -41,11 +41,12 @@ STEPS = frozenset(
 
 
 class Past(Payload):
-    """A decided event with its own time and author."""
+    """A decided event with its own time and author, and the order after it: it had to be made to decide the next."""
 
     at: Instant
     actor: str
     payload: Payload
+    after: Order
 
 
 def import_order(command: Command[Any], data: c.ImportOrder, policy: Policy, decide: Decide) -> Decision:
@@ -153,7 +154,7 @@ class _Story:
                 imported=True,
             )
             self.order = evolve(self.order, event)
-            self.events.append(Past(at=at, actor=actor, payload=payload))
+            self.events.append(Past(at=at, actor=actor, payload=payload, after=self.order))
 
     def command_of(self, step: c.PastStep, payload: Payload) -> Command[Any]:
         return self._command.model_copy(

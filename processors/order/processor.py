@@ -80,6 +80,7 @@ def _record(
 ) -> tuple[Order | None, list[Outgoing]]:
     """Number, date and chain the decided events, and fold them in."""
     outputs = []
+    last_hash = order.last_hash if order else ""
     for decided in payloads:
         # An event of imported history has its own time and author.
         past = decided if isinstance(decided, Past) else None
@@ -93,13 +94,16 @@ def _record(
             actor=past.actor if past else command.actor,
             correlation_id=command.correlation_id,
             causation_id=command.id,
-            previous_hash=order.last_hash if order else "",
+            previous_hash=last_hash,
             data=payload,
             imported=past is not None,
         )
         value = encode(event)
-        order = evolve(order, event).model_copy(update={"last_hash": hashlib.sha256(value).hexdigest()})
+        last_hash = hashlib.sha256(value).hexdigest()
+        order = past.after if past else evolve(order, event)
         outputs.append(Outgoing("order.events", command.order_id, event, value))
+    if order is not None and outputs:
+        order = order.model_copy(update={"last_hash": last_hash})
     return order, outputs
 
 

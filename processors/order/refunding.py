@@ -37,16 +37,18 @@ def line_due(order: Order, line: Line, quantity: int) -> RefundItem:
     return RefundItem(line_id=line.line_id, quantity=quantity, amount=amount)
 
 
+def price_risen(order: Order, line: Line) -> int:
+    """How much more (less: below 0) the units that staff gave back the price of cost now than when it was given back
+    (minor units): an edit asks for nothing more for them."""
+    _, end = _unpaid(order, line)
+    then = sum(item.amount for item in _kept(order, line))
+    return share(line.paid, end, line.quantity, line.quantity) - then
+
+
 def given_back(order: Order, line: Line) -> int:
     """The price of the units of a line that the customer has the money of (minor units)."""
     done, end = _unpaid(order, line)
     return line.paid - share(line.paid, done, end, line.quantity)
-
-
-def gift_price(order: Order, line: Line) -> int:
-    """The price of the units of a line that stay with the customer, who has the money of them too (minor units)."""
-    _, end = _unpaid(order, line)
-    return share(line.paid, end, line.quantity, line.quantity)
 
 
 def shipping_left(order: Order) -> int:
@@ -164,9 +166,13 @@ def _find(order: Order, wanted: str) -> Refund | Rejection:
 def _unpaid(order: Order, line: Line) -> tuple[int, int]:
     """(a, b): the units of a line that nothing was given back for are those from a (exclusive) to b."""
     done = line.cancelled + line.returned
+    return done, max(done, line.quantity - sum(item.quantity for item in _kept(order, line)))
+
+
+def _kept(order: Order, line: Line) -> list[RefundItem]:
+    """What staff gave back for units of a line that stayed."""
     refunds = [r for r in order.refunds if r.kept and r.status != "failed"]
-    kept = sum(item.quantity for r in refunds for item in r.items if item.line_id == line.line_id)
-    return done, max(done, line.quantity - kept)
+    return [item for r in refunds for item in r.items if item.line_id == line.line_id]
 
 
 def _cut(items: Sequence[RefundItem], amount: int) -> tuple[list[RefundItem], list[RefundItem]]:

@@ -584,6 +584,17 @@ def test_what_units_cost_less_since_others_were_cancelled_is_not_taken_from_them
     assert held_money(story) == story.now.totals.shipping + story.now.totals.shipping_tax
 
 
+def test_what_staff_gave_back_before_the_price_rose_does_not_shorten_a_later_refund() -> None:
+    story = paid(line("MUG", 2, weight_grams=1), line("LAMP", 1, 5000, weight_grams=1))
+    complete(story.given(c.ApplyPromotion(terms=terms("HALF", percent="50"))))
+    goodwill = c.RefundOrder(reason="goodwill", items=(c.ItemQuantity(line_id="L2", quantity=1),))
+    story.given(goodwill, actor="staff:eve")
+    complete(story.given(c.RemovePromotion(code="HALF")))
+    before = held_money(story)
+    story.given(cancel_items(L1=1))
+    assert before - held_money(story) == story.now.lines[0].paid // 2
+
+
 def test_units_that_staff_gave_back_the_price_of_are_not_paid_back_again() -> None:
     story = paid(line("MUG", 2, weight_grams=1), line("LAMP", 1, 5000))
     goodwill = c.RefundOrder(reason="goodwill", items=(c.ItemQuantity(line_id="L1", quantity=2),))

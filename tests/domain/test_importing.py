@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from datetime import UTC, datetime
 from typing import Any
@@ -13,10 +14,12 @@ from processors.order.decide import decide
 from processors.order.evolve import evolve
 from processors.order.history import PastOrder, Unfit, command_of, order_id_of
 from processors.order.importing import Past
+from processors.order.processor import ORDER, handle_command
 from schemas.base import Event
 from schemas.order import Order
 from schemas.replies import Rejection
 from tests.support.examples import POLICY, address, command
+from tests.support.memory import Memory
 
 HOME = {"name": "Ada", "street_address": "Torstr. 1", "city": "Berlin", "postal_code": "10119", "country": "DE"}
 DELIVERED: dict[str, Any] = {
@@ -84,6 +87,23 @@ def test_a_delivered_order_comes_with_its_own_times_and_prices() -> None:
     assert not isinstance(story, Rejection)
     assert [type(past.payload).__name__ for past in story][-1] == "OrderImported"
     assert story[0].at == datetime(2019, 3, 2, 10, tzinfo=UTC)
+
+
+def test_the_state_is_the_fold_of_the_chained_events() -> None:
+    past = PastOrder.model_validate_json(json.dumps(DELIVERED))
+    data = command_of("old", past, lambda _, __: address())
+    memory = Memory()
+    outputs = handle_command(memory, command(data, order_id=order_id_of("old", past.id), actor="staff:import"), POLICY)
+    events = [(x.message, x.value) for x in outputs if x.topic == "order.events"]
+    order: Order | None = None
+    last_hash = ""
+    for event, value in events:
+        assert isinstance(event, Event)
+        assert value is not None
+        assert (event.previous_hash, event.imported) == (last_hash, True)
+        order, last_hash = evolve(order, event), hashlib.sha256(value).hexdigest()
+    assert order is not None
+    assert ORDER.load(memory, "order") == order.model_copy(update={"last_hash": last_hash})
 
 
 def test_declined_attempts_refunds_and_a_review() -> None:
