@@ -122,6 +122,8 @@ def for_me(headers: Headers, name: str) -> bool:
 def retry_of(headers: Headers) -> Retry | None:
     """What the headers say of a retry; None when the message is no retried one."""
     ours = {name: _bytes(value).decode(errors="replace") for name, value in headers or () if name.startswith(_OURS)}
+    if not ours:
+        return None  # as nearly always
     try:
         return Retry(
             letter_id=ours[f"{_OURS}letter"],

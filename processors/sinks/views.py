@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
@@ -35,6 +35,16 @@ class View:
         fields: tuple[str, ...] = self.row._fields
         return fields
 
+    @property
+    def personal(self) -> bool:
+        """Whether it holds personal data in clear."""
+        return self.table.startswith("personal.")
+
+    @property
+    def replaced(self) -> bool:
+        """Whether a row is replaced by one of a higher version; else rows that replace each other are the same."""
+        return "version" in self.columns and "version" not in self.identity
+
 
 def _of_event(make: Callable[[Event[Any], int], list[Any]]) -> Make:
     return lambda message, _, at, __: make(_event(message), at)
@@ -66,6 +76,8 @@ def _message(message: Envelope) -> Message[Any]:
     return message
 
 
+_SUMMARIES = _of_state(order_rows.summary_rows)
+
 VIEWS = {
     view.name: view
     for view in (
@@ -82,14 +94,14 @@ VIEWS = {
             "oms.order_summaries",
             order_rows.SummaryRow,
             ("order_id",),
-            {"order.states": _of_state(order_rows.summary_rows)},
+            {"order.states": _SUMMARIES},
         ),
         View(
             "customer_orders",
             "oms.customer_orders",
             order_rows.SummaryRow,
             ("order_id",),
-            {"order.states": _of_state(order_rows.summary_rows)},
+            {"order.states": _SUMMARIES},
         ),
         View(
             "personal",
@@ -186,8 +198,22 @@ VIEWS = {
 }
 
 
+def rows_of(
+    views: Sequence[View], topic: str, message: Envelope, raw: bytes, appended_at: int, opener: rows.Open
+) -> dict[str, list[Any]]:
+    """A message's rows in each of these views, all of them made of its topic. What two have in common is made once."""
+    made: dict[Make, list[Any]] = {}
+    for view in views:
+        make = view.sources[topic]
+        if make not in made:
+            made[make] = make(message, raw, appended_at, opener)
+    return {view.name: made[view.sources[topic]] for view in views}
+
+
 def newest(view: View, found: list[Any]) -> list[Any]:
     """Of rows that replace each other the one that stays, so that it alone travels."""
+    if not view.replaced:
+        return found
     identity = attrgetter(*view.identity)
     kept: dict[Any, Any] = {}
     for row in found:
