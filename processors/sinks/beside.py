@@ -13,6 +13,8 @@ mark (its comment), which stays with it through the swap:
 
 from __future__ import annotations
 
+import re
+from functools import cache
 from importlib.resources import files
 from typing import Literal
 
@@ -49,7 +51,7 @@ class Beside:
     def begin(self) -> None:
         """An empty new table, or the one that a migration made."""
         self._run("forget_progress.sql", view=self.progress)
-        self._run("new_table.sql", live=self._name, new=f"{self._name}__new")
+        self._client.command(_new_tables()[self.new])
         self._run("mark.sql", table=f"{self._name}__new")
 
     def throw_away(self) -> None:
@@ -82,6 +84,13 @@ class Beside:
     def _run(self, statement: str, /, **parameters: str) -> None:
         known = {} if "view" in parameters else {"database": self._database}
         self._client.command(_sql(statement), parameters={**known, **parameters})
+
+
+@cache
+def _new_tables() -> dict[str, str]:
+    """The new table's name → the statement that makes it."""
+    statements = re.finditer(r"^CREATE TABLE IF NOT EXISTS (\S+) AS \S+(?=;$)", _sql("new_tables.sql"), re.MULTILINE)
+    return {statement[1]: statement[0] for statement in statements}
 
 
 def _sql(name: str) -> str:
