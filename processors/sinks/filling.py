@@ -17,7 +17,7 @@ from confluent_kafka import Message as Record
 
 from analytics.clickhouse import connect
 from runtime import kafka
-from runtime.dead_letters import retry_of
+from runtime.dead_letters import for_me, is_retried
 from runtime.errors import UserError
 from runtime.keystore import vault
 from runtime.settings import Settings
@@ -26,12 +26,15 @@ from schemas import trusted
 from .later import Ends
 from .opening import KeysAway, opener
 from .tables import Tables
-from .views import View, newest, rows_of
+from .views import Making, View, newest
 
 GROUP = "oms-rebuild"
 """It commits nothing and has no members; a consumer must have one."""
 
-_BATCH = 20_000
+_READ = 2_000
+"""Messages at a time: more of them are in no cache any more when their turn comes."""
+_BATCH = 40_000
+"""Messages whose rows are written together."""
 _WAIT = 0.2
 _MAY_PASS = frozenset({KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN})
 _SILENCE = 60.0
@@ -76,65 +79,72 @@ class Filling:
             UserError: Kafka has nothing more to say, though there is something.
             KafkaException, KeysAway, clickhouse_connect.driver.exceptions.Error: fill again, also in a new process.
         """
+        batch = _Batch(self._views)
         heard = time.monotonic()
         with ThreadPoolExecutor(1) as writer:
             writing: Future[None] | None = None
-            while any(self.positions[at] < end for at, end in ends.items()):
-                records = self._consumer.consume(_BATCH, _WAIT)
-                rows, reached = self._rows_of(records)
-                if writing is not None:
-                    writing.result()
-                    told()
-                writing = writer.submit(self._write, rows, reached, targets)
-                self.positions |= reached
-                if reached:
+            while self._behind(ends):
+                if records := self._consumer.consume(_READ, _WAIT):
                     heard = time.monotonic()
                 elif time.monotonic() - heard > _SILENCE:
                     raise UserError(f"Kafka has given nothing for {_SILENCE:.0f} s, though the topics go on.")
+                for record in records:
+                    self._take(record, batch)
+                self.positions |= batch.ends
+                if batch.messages >= _BATCH or not self._behind(ends):
+                    if writing is not None:
+                        writing.result()
+                    writing = writer.submit(self._write, batch, targets)
+                    batch = _Batch(self._views)
+                told()
             if writing is not None:
                 writing.result()
-        told()
 
     def close(self) -> None:
         self._consumer.close()
         self._tables.close()
 
-    def _rows_of(self, records: Sequence[Record]) -> tuple[dict[str, list[Any]], Ends]:
-        """(rows by view, what these records reach)"""
-        rows: dict[str, list[Any]] = {view.name: [] for views in self._views.values() for view in views}
-        reached: Ends = {}
-        for record in records:
-            topic = record.topic()
-            if (error := record.error()) is not None:
-                if error.code() == KafkaError._PARTITION_EOF:
-                    reached[topic, record.partition()] = record.offset()
-                elif error.code() not in _MAY_PASS and not error.retriable():
-                    raise KafkaException(error)
-                continue
-            reached[topic, record.partition()] = record.offset() + 1
-            self.read += 1
-            retry = retry_of(record.headers())
-            if retry is not None and (retry.discard or retry.processor not in self._sinks):
-                continue
-            raw = record.value()
-            try:
-                message = trusted.decode(raw)
-                made = rows_of(self._views[topic], topic, message, raw, record.timestamp()[1], self._open)
-            except KeysAway:
-                raise
-            except Exception:  # noqa: BLE001  (as the sink, which has written a dead letter of it)
-                self.skipped += 1
-                continue
-            for view, found in made.items():
-                rows[view] += found
-        return rows, reached
+    def _behind(self, ends: Ends) -> bool:
+        return any(self.positions[at] < end for at, end in ends.items())
 
-    def _write(self, rows: dict[str, list[Any]], reached: Ends, targets: Mapping[str, tuple[str, str]]) -> None:
+    def _take(self, record: Record, batch: _Batch) -> None:
+        topic = record.topic()
+        if (error := record.error()) is not None:
+            if error.code() == KafkaError._PARTITION_EOF:
+                batch.ends[topic, record.partition()] = record.offset()
+            elif error.code() not in _MAY_PASS and not error.retriable():
+                raise KafkaException(error)
+            return
+        batch.ends[topic, record.partition()] = record.offset() + 1
+        batch.messages += 1
+        self.read += 1
+        headers = record.headers()
+        if is_retried(headers) and not any(for_me(headers, sink) for sink in self._sinks):
+            return
+        raw = record.value()
+        try:
+            batch.making[topic].add(trusted.decode(raw), raw, record.timestamp()[1], self._open)
+        except KeysAway:
+            raise
+        except Exception:  # noqa: BLE001  (as the sink, which has written a dead letter of it)
+            self.skipped += 1
+
+    def _write(self, batch: _Batch, targets: Mapping[str, tuple[str, str]]) -> None:
         for view in {view.name: view for views in self._views.values() for view in views}.values():
-            if rows[view.name]:
-                self._tables.insert(targets[view.name][0], view.columns, newest(view, rows[view.name]))
+            if rows := batch.rows[view.name]:
+                self._tables.insert(targets[view.name][0], view.columns, newest(view, rows))
         self._tables.insert_progress(
             (targets[view.name][1], topic, self._topic_ids[topic], partition, offset)
-            for (topic, partition), offset in reached.items()
+            for (topic, partition), offset in batch.ends.items()
             for view in self._views[topic]
         )
+
+
+class _Batch:
+    """Rows by view, and what they reach."""
+
+    def __init__(self, views: Mapping[str, Sequence[View]]) -> None:
+        self.rows: dict[str, list[Any]] = {view.name: [] for of_topic in views.values() for view in of_topic}
+        self.making = {topic: Making(of_topic, topic, self.rows) for topic, of_topic in views.items()}
+        self.ends: Ends = {}
+        self.messages = 0

@@ -50,9 +50,7 @@ def command(
             if drop_old:
                 rebuild.drop_old(names)
                 return
-            # Batches are millions of objects that hold no cycles: looking for these would cost a third of the time.
-            gc.freeze()
-            gc.set_threshold(200_000, 20, 20)
+            gc.disable()  # rows hold no cycles, and to look for some among millions of them takes a third of the time
             rebuild.run(names, force, afresh)
     except (Error, KafkaException, KeysAway, OSError) as error:
         what = str(error).partition("\n")[0]

@@ -41,7 +41,7 @@ from . import progress
 from .later import Ends, Later
 from .opening import KeysAway, opener
 from .tables import Tables
-from .views import VIEWS, View, newest, rows_of
+from .views import VIEWS, Making, View, newest
 
 log = structlog.get_logger(__name__)
 
@@ -269,6 +269,7 @@ class Sink:
     ) -> tuple[dict[str, list[Any]], list[tuple[Record, str, str]], set[str]]:
         """(rows by view, (record, reason, error) of each that can't be rows, correlation ids)"""
         rows: dict[str, list[Any]] = {view.name: [] for views in self._views.values() for view in views}
+        making = {topic: Making(views, topic, rows) for topic, views in self._views.items()}
         letters: list[tuple[Record, str, str]] = []
         correlation_ids: set[str] = set()
         for record in records:
@@ -277,9 +278,7 @@ class Sink:
             raw = record.value()
             try:
                 message = decode(raw)
-                at = record.timestamp()[1]
-                topic = record.topic()
-                made = rows_of(self._views[topic], topic, message, raw, at, self._open)
+                making[record.topic()].add(message, raw, record.timestamp()[1], self._open)
             except Undecodable as error:
                 letters.append((record, "undecodable", str(error)))
             except KeysAway:
@@ -288,8 +287,6 @@ class Sink:
                 letters.append((record, "failed", f"{type(error).__name__}: {error}"))
             else:
                 correlation_ids.add(message.correlation_id)
-                for view, found in made.items():
-                    rows[view] += found
         return rows, letters, correlation_ids
 
     def _bury(self, letters: Iterable[tuple[Record, str, str]]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
@@ -198,16 +198,22 @@ VIEWS = {
 }
 
 
-def rows_of(
-    views: Sequence[View], topic: str, message: Envelope, raw: bytes, appended_at: int, opener: rows.Open
-) -> dict[str, list[Any]]:
-    """A message's rows in each of these views, all of them made of its topic. What two have in common is made once."""
-    made: dict[Make, list[Any]] = {}
-    for view in views:
-        make = view.sources[topic]
-        if make not in made:
-            made[make] = make(message, raw, appended_at, opener)
-    return {view.name: made[view.sources[topic]] for view in views}
+class Making:
+    """A topic's messages → rows in some views, all of them made of it. What two views have in common is made once."""
+
+    def __init__(self, views: Iterable[View], topic: str, rows: Mapping[str, list[Any]]) -> None:
+        """`rows`: by view; they are added to."""
+        shared: dict[Make, list[list[Any]]] = {}
+        for view in views:
+            shared.setdefault(view.sources[topic], []).append(rows[view.name])
+        self._makes = list(shared.items())
+
+    def add(self, message: Envelope, raw: bytes, appended_at: int, opener: rows.Open) -> None:
+        """The message's rows, of all views or, when it raises, of none."""
+        made = [(make(message, raw, appended_at, opener), lists) for make, lists in self._makes]
+        for found, lists in made:
+            for rows_of_view in lists:
+                rows_of_view += found
 
 
 def newest(view: View, found: list[Any]) -> list[Any]:

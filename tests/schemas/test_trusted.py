@@ -28,7 +28,7 @@ PLAIN: dict[type, st.SearchStrategy[Any]] = {
     str: TEXTS,
     bytes: st.binary(max_size=90),
     datetime: st.one_of(
-        st.datetimes(datetime(1900, 1, 1), datetime(2261, 1, 1)).map(lambda at: at.replace(tzinfo=UTC)),
+        st.datetimes(datetime(1900, 1, 1), datetime(2261, 1, 1), timezones=st.just(UTC)),  # noqa: DTZ001
         st.just(datetime(2026, 3, 2, 10, tzinfo=UTC)),
     ),
 }
