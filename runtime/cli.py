@@ -263,6 +263,9 @@ def _elsewhere(name: str, module: str, attribute: str, help: str) -> None:
 
 _elsewhere("dlq", "runtime.dlq_cli", "app", "Dead letters: list, retry, discard.")
 _elsewhere("dashboard", "gateway.dashboard.cli", "command", "Print the dashboard's address, which signs in by itself.")
+_elsewhere(
+    "rebuild", "processors.sinks.rebuild_cli", "command", "Make views anew from the topics, beside the live ones."
+)
 _elsewhere("import", "runtime.import_cli", "command", "Bring in history from another system (FILE.jsonl).")
 _elsewhere("demo", "sandbox.shop_cli", "demo", "Start the stack, drive 1,000 orders through it, show the KPIs, stop.")
 _elsewhere("simulate", "sandbox.shop_cli", "simulate", "A simulated shop that orders from the running stack.")

@@ -119,9 +119,16 @@ def for_me(headers: Headers, name: str) -> bool:
     return retry is None or (retry.processor == name and not retry.discard)
 
 
+def is_retried(headers: Sequence[tuple[str, bytes | str | None]] | None) -> bool:
+    """Whether these are the headers of a retried message, at a glance: ours come last."""
+    return headers is not None and len(headers) > 0 and headers[-1][0].startswith(_OURS)
+
+
 def retry_of(headers: Headers) -> Retry | None:
     """What the headers say of a retry; None when the message is no retried one."""
     ours = {name: _bytes(value).decode(errors="replace") for name, value in headers or () if name.startswith(_OURS)}
+    if not ours:
+        return None  # as nearly always
     try:
         return Retry(
             letter_id=ours[f"{_OURS}letter"],

@@ -20,6 +20,7 @@ from runtime.errors import UserError
 log = structlog.get_logger(__name__)
 
 _QUERY = (files(__package__) / "queries" / "progress.sql").read_text()
+_REACHED = (files(__package__) / "queries" / "reached.sql").read_text()
 _ADVICE = (
     "Restore that side from its backup, or empty the views and their progress (docs/analytics.md, Starting over), "
     "and the sink fills them again."
@@ -85,3 +86,9 @@ def starts(client: Client, views: Iterable[str], topic: Topic) -> dict[int, int]
             log.warning("retention_was_first", topic=topic.name, partition=partition, wanted=start, first=first)
         found[partition] = max(first, start)
     return found
+
+
+def reached(client: Client, view: str) -> dict[tuple[str, str, int], int]:
+    """(topic, topic id, partition) → the offset up to which everything is in the view."""
+    rows = client.query(_REACHED, parameters={"view": view}).result_rows
+    return {(topic, topic_id, partition): offset for topic, topic_id, partition, offset in rows}

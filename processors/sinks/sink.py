@@ -21,7 +21,6 @@ from zlib import crc32
 import structlog
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import DataError, Error, ProgrammingError
-from clickhouse_connect.driver.insert import InsertContext
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as Record
 from tenacity import RetryCallState, RetryError, Retrying, retry_if_exception, wait_exponential_jitter
@@ -36,12 +35,13 @@ from runtime.errors import UserError
 from runtime.keystore import vault
 from runtime.settings import Settings
 from runtime.topology import load
-from schemas.address import Sealed
 from schemas.codec import Undecodable, decode, encode
 
 from . import progress
-from .later import Later
-from .views import VIEWS, View, newest
+from .later import Ends, Later
+from .opening import KeysAway, opener
+from .tables import Tables
+from .views import VIEWS, Making, View, newest
 
 log = structlog.get_logger(__name__)
 
@@ -56,17 +56,12 @@ load it waits until writing is at most this share of the time."""
 
 _IDLE = 0.5
 _NAMED = 100
-_PROGRESS = ("view", "topic", "topic_id", "partition", "offset")
 
 T = TypeVar("T")
 
 
 class Stopped(Exception):
     """The process was asked to stop while it waited for something."""
-
-
-class KeysAway(Exception):
-    """The key store did not answer; the message is not to blame."""
 
 
 def run(settings: Settings, name: str) -> None:
@@ -115,11 +110,13 @@ class Sink:
         self._views = {topic: [v for v in views if topic in v.sources] for topic in topics}
         self._later = Later([view for view in views if view.relaxed])
         self._stop = stop
-        self._vault = vault(settings)
+        self._open = opener(vault(settings))
         self._client: Client | None = None
-        self._inserts: dict[str, InsertContext] = {}
+        self._tables: Tables | None = None
         self._topic_ids: dict[str, str] = {}
-        self._positions: dict[tuple[str, int], int] = {}
+        self._positions: Ends = {}
+        self._got_over: Ends = {}  # ends of partitions, behind the markers of transactions, that are not on record yet
+        self._revoked = False
         self._state: health.State = "starting"
         self._error: str | None = None
         self._kafka_away: str | None = None
@@ -153,7 +150,7 @@ class Sink:
         while not self._stop.is_set():
             self._report()
             records = self._read()
-            if records:
+            if records or self._got_over:
                 self._write(records)
             if self._later.due():
                 self._write_later()
@@ -172,13 +169,25 @@ class Sink:
         found = self._consumer.consume(1, _IDLE)
         if found:
             found += self._consumer.consume(BATCH, self._gather)
+        if self._revoked:
+            self._begin_again()
+            return []
         return [record for record in found if record.error() is None or self._heed(record, record.error())]
+
+    def _begin_again(self) -> None:
+        """Some of what was just read may be of partitions that were taken from us, and what it followed on is gone."""
+        self._revoked = False
+        self._got_over.clear()
+        if partitions := self._consumer.assignment():
+            self._on_assign(self._consumer, partitions)
 
     def _heed(self, record: Record, error: KafkaError) -> bool:
         """What an error in the place of a message means; False, as it is none."""
         match error.code():
             case KafkaError._PARTITION_EOF:
-                self._positions[record.topic(), record.partition()] = record.offset()
+                at = record.topic(), record.partition()
+                if record.offset() > self._positions.get(at, record.offset()):
+                    self._got_over[at] = record.offset()
             case KafkaError._FATAL:
                 # Another process has our slot, for one: this one must end.
                 raise KafkaException(error)
@@ -202,6 +211,7 @@ class Sink:
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._later.take()  # whoever has the partitions next reads these messages again
+        self._revoked = True
         for partition in partitions:
             self._positions.pop((partition.topic, partition.partition), None)
 
@@ -223,6 +233,8 @@ class Sink:
         if letters:
             self._patiently(lambda: self._bury(letters))
         ends = {(record.topic(), record.partition()): record.offset() + 1 for record in records}
+        ends |= {at: end for at, end in self._got_over.items() if end > ends.get(at, 0)}
+        self._got_over.clear()
         self._later.add(rows, ends)
         self._insert_all({name: found for name, found in rows.items() if not VIEWS[name].relaxed})
         self._patiently(lambda: self._insert_progress(ends, relaxed=False))
@@ -230,6 +242,8 @@ class Sink:
         self._positions.update(ends)
         seconds = time.monotonic() - began
         self._gather = min(MOST_GATHER, max(GATHER, seconds * (1 - WRITE_SHARE) / WRITE_SHARE))
+        if not records:
+            return
         log.info(
             "written",
             messages=len(records),
@@ -255,6 +269,7 @@ class Sink:
     ) -> tuple[dict[str, list[Any]], list[tuple[Record, str, str]], set[str]]:
         """(rows by view, (record, reason, error) of each that can't be rows, correlation ids)"""
         rows: dict[str, list[Any]] = {view.name: [] for views in self._views.values() for view in views}
+        making = {topic: Making(views, topic, rows) for topic, views in self._views.items()}
         letters: list[tuple[Record, str, str]] = []
         correlation_ids: set[str] = set()
         for record in records:
@@ -263,9 +278,7 @@ class Sink:
             raw = record.value()
             try:
                 message = decode(raw)
-                at = record.timestamp()[1]
-                topic = record.topic()
-                made = [(v.name, v.sources[topic](message, raw, at, self._open)) for v in self._views[topic]]
+                making[record.topic()].add(message, raw, record.timestamp()[1], self._open)
             except Undecodable as error:
                 letters.append((record, "undecodable", str(error)))
             except KeysAway:
@@ -274,17 +287,7 @@ class Sink:
                 letters.append((record, "failed", f"{type(error).__name__}: {error}"))
             else:
                 correlation_ids.add(message.correlation_id)
-                for view, found in made:
-                    rows[view] += found
         return rows, letters, correlation_ids
-
-    def _open(self, sealed: Sealed) -> dict[str, Any] | None:
-        try:
-            return self._vault.open(sealed)
-        except ValueError:
-            raise
-        except Exception as error:
-            raise KeysAway(f"{type(error).__name__}: {error}") from error
 
     def _bury(self, letters: Iterable[tuple[Record, str, str]]) -> None:
         """Write dead letters and wait for them. One that is written twice has the same id."""
@@ -317,32 +320,25 @@ class Sink:
             raise KafkaException(failed[0])
 
     def _insert(self, view: View, rows: Sequence[Any]) -> None:
-        self._insert_into(view.table, view.columns, rows)
+        self._views_tables().insert(view.table, view.columns, rows)
 
-    def _insert_progress(self, ends: dict[tuple[str, int], int], relaxed: bool) -> None:
-        rows = [
+    def _insert_progress(self, ends: Ends, relaxed: bool) -> None:
+        self._views_tables().insert_progress(
             (view.name, topic, self._topic_ids[topic], partition, offset)
             for (topic, partition), offset in ends.items()
             for view in self._views[topic]
             if view.relaxed is relaxed
-        ]
-        if rows:
-            self._insert_into("oms.sink_progress", _PROGRESS, rows)
-
-    def _insert_into(self, table: str, columns: Sequence[str], rows: Sequence[Any]) -> None:
-        client = self._clickhouse()
-        context = self._inserts.get(table)
-        if context is None:
-            database, _, name = table.partition(".")
-            context = client.create_insert_context(name, list(columns), database=database, column_oriented=True)
-            self._inserts[table] = context
-        context.data = list(zip(*rows, strict=True))
-        client.insert(context=context)
+        )
 
     def _clickhouse(self) -> Client:
         if self._client is None:
             self._client = connect(self._settings)
         return self._client
+
+    def _views_tables(self) -> Tables:
+        if self._tables is None:
+            self._tables = Tables(self._clickhouse())
+        return self._tables
 
     def _prepare(self) -> None:
         if fresh := migrate(self._clickhouse()):

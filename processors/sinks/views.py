@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
@@ -35,6 +35,16 @@ class View:
         fields: tuple[str, ...] = self.row._fields
         return fields
 
+    @property
+    def personal(self) -> bool:
+        """Whether it holds personal data in clear."""
+        return self.table.startswith("personal.")
+
+    @property
+    def replaced(self) -> bool:
+        """Whether a row is replaced by one of a higher version; else rows that replace each other are the same."""
+        return "version" in self.columns and "version" not in self.identity
+
 
 def _of_event(make: Callable[[Event[Any], int], list[Any]]) -> Make:
     return lambda message, _, at, __: make(_event(message), at)
@@ -66,6 +76,8 @@ def _message(message: Envelope) -> Message[Any]:
     return message
 
 
+_SUMMARIES = _of_state(order_rows.summary_rows)
+
 VIEWS = {
     view.name: view
     for view in (
@@ -82,14 +94,14 @@ VIEWS = {
             "oms.order_summaries",
             order_rows.SummaryRow,
             ("order_id",),
-            {"order.states": _of_state(order_rows.summary_rows)},
+            {"order.states": _SUMMARIES},
         ),
         View(
             "customer_orders",
             "oms.customer_orders",
             order_rows.SummaryRow,
             ("order_id",),
-            {"order.states": _of_state(order_rows.summary_rows)},
+            {"order.states": _SUMMARIES},
         ),
         View(
             "personal",
@@ -186,8 +198,28 @@ VIEWS = {
 }
 
 
+class Making:
+    """A topic's messages → rows in some views, all of them made of it. What two views have in common is made once."""
+
+    def __init__(self, views: Iterable[View], topic: str, rows: Mapping[str, list[Any]]) -> None:
+        """`rows`: by view; they are added to."""
+        shared: dict[Make, list[list[Any]]] = {}
+        for view in views:
+            shared.setdefault(view.sources[topic], []).append(rows[view.name])
+        self._makes = list(shared.items())
+
+    def add(self, message: Envelope, raw: bytes, appended_at: int, opener: rows.Open) -> None:
+        """The message's rows, of all views or, when it raises, of none."""
+        made = [(make(message, raw, appended_at, opener), lists) for make, lists in self._makes]
+        for found, lists in made:
+            for rows_of_view in lists:
+                rows_of_view += found
+
+
 def newest(view: View, found: list[Any]) -> list[Any]:
     """Of rows that replace each other the one that stays, so that it alone travels."""
+    if not view.replaced:
+        return found
     identity = attrgetter(*view.identity)
     kept: dict[Any, Any] = {}
     for row in found:

@@ -35,6 +35,7 @@ from schemas.replies import CommandOutcome
 from tests.simulation.bank import Bank, Charge
 from tests.simulation.logistics import Logistics
 from tests.simulation.world import World, Written
+from tests.support.again import TOPICS, assert_the_same_rows
 from tests.support.examples import NAMES, quote
 
 S = OrderStatus
@@ -491,6 +492,10 @@ class Life:
             self.pass_time(10 * DAY)
             self.rest()
         self._over()
+        for topic in TOPICS:
+            for record in self.world.records(topic):
+                if record.value is not None:
+                    assert_the_same_rows(topic, record.value)
 
     # What is right once nobody has anything to do
 

@@ -1,0 +1,2 @@
+-- How far this table had come.
+DELETE FROM oms.sink_progress WHERE view = {view:String}

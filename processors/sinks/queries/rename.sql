@@ -1,0 +1,1 @@
+RENAME TABLE {database:Identifier}.{table:Identifier} TO {database:Identifier}.{name:Identifier}
