@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import orjson
 from cachetools import LRUCache
 from fastapi import Depends, Request
+from pydantic import BaseModel
 from starlette.responses import Response
 
 from gateway import ids
@@ -92,7 +93,39 @@ class Call:
         )
 
 
+def _known_parameters(route: Any) -> frozenset[str] | None:
+    """The names that this route takes in its query; None where a model says so, and refuses the others itself."""
+    found: list[Any] = []
+    dependants = [route.dependant]
+    while dependants:
+        dependant = dependants.pop()
+        found += dependant.query_params
+        dependants += dependant.dependencies
+    kinds = [parameter.field_info.annotation for parameter in found]
+    if any(isinstance(kind, type) and issubclass(kind, BaseModel) for kind in kinds):
+        return None
+    return frozenset(parameter.alias for parameter in found)
+
+
+def _refuse_unknown_parameters(request: Request) -> None:
+    """A typo must not be ignored: `?dryrun=true` would place an order."""
+    if not request.query_params:
+        return
+    route = request.scope["route"]
+    known = _known_parameters(route)
+    unknown = [] if known is None else [name for name in request.query_params if name not in known]
+    if unknown:
+        possible = f"there are {', '.join(sorted(known))}" if known else "there are none"
+        raise Problem(
+            "invalid-request",
+            HTTPStatus.UNPROCESSABLE_ENTITY,
+            f"There is no parameter {unknown[0]} here; {possible}.",
+            errors=[(name, f"There is no such parameter; {possible}.") for name in unknown],
+        )
+
+
 async def call(request: Request) -> Call:
+    _refuse_unknown_parameters(request)
     # Headers are read here rather than declared: FastAPI takes a third of a request's time to look for them.
     # `gateway.openapi` documents them.
     headers = request.headers

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, Any
 
 import pycountry
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    field_validator,
+)
 
 from schemas.money import CurrencyCode, Money
 from schemas.order import CancellationReason
@@ -18,6 +27,16 @@ def _printable(text: str) -> str:
     if _CONTROL.search(text):
         raise ValueError("must not contain control characters")
     return text
+
+
+def _time(value: Any) -> Any:
+    # Else a number would be a time too: seconds since 1970.
+    if not isinstance(value, str) or value[4:5] != "-":
+        raise ValueError("must be a time such as 2026-03-01T00:00:00Z")
+    return value
+
+
+Time = Annotated[AwareDatetime, Field(strict=False), BeforeValidator(_time)]
 
 
 def _amount(money: Money) -> Money:

@@ -14,10 +14,11 @@ from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from gateway import cursor as cursors
 from gateway.ids import is_uuid
+from gateway.models import Time
 from gateway.problems import Problem
 from schemas.money import CurrencyCode, to_minor
 from schemas.order import OrderStatus
@@ -29,6 +30,8 @@ Place = tuple[int, str]
 Ask = Callable[..., Awaitable[list[Row]]]
 """`Views.rows`: (statement, parameters) → rows."""
 
+SPARE = 20
+"""Rows to look at besides those that a page needs: some will be older versions of the same orders."""
 MOST_CANDIDATES = 5_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EVER = int((datetime(2200, 1, 1, tzinfo=UTC) - _EPOCH) / timedelta(microseconds=1))
@@ -57,12 +60,12 @@ class OrderSearch(BaseModel):
     currency: CurrencyCode | None = None
     total_min: Amount | None = Field(default=None, description="needs `currency`")
     total_max: Amount | None = Field(default=None, description="needs `currency`; included")
-    created_from: AwareDatetime | None = None
-    created_to: AwareDatetime | None = None
-    submitted_from: AwareDatetime | None = None
-    submitted_to: AwareDatetime | None = None
-    updated_from: AwareDatetime | None = None
-    updated_to: AwareDatetime | None = None
+    created_from: Time | None = None
+    created_to: Time | None = None
+    submitted_from: Time | None = None
+    submitted_to: Time | None = None
+    updated_from: Time | None = None
+    updated_to: Time | None = None
     sort: Sort = "-created_at"
     count: bool = Field(default=False, description="say how many there are in all, as `total`")
     limit: int = Field(default=20, ge=1, le=100)
@@ -132,7 +135,7 @@ async def search(ask: Ask, query: OrderSearch, path: str) -> Found:
         ids = [row["order_id"] for row in await ask("orders_by_parcel", tracking_number=query.tracking_number)]
         parameters["ids"] = ids or ["none"]
     found: list[Place] = []
-    candidates = query.limit + 1
+    candidates = query.limit + 1 + SPARE
     while len(found) <= query.limit:
         here = {"key": at[0], "order_id": at[1], "candidates": candidates}
         rows = await ask(_statement(query), **parameters, by=by, down=down, **here)

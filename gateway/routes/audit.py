@@ -7,13 +7,13 @@ from typing import Annotated, Any, Literal
 
 import orjson
 from fastapi import APIRouter, Query
-from pydantic import AwareDatetime
 from starlette.responses import Response
 
 from gateway import cursor as cursors
 from gateway import past
 from gateway.call import StaffCall
 from gateway.documents import instant
+from gateway.models import Time
 from gateway.problems import Problem
 from gateway.routes.history import paged
 
@@ -30,8 +30,8 @@ async def audit(
     order_id: Annotated[str, Query(max_length=64, description="short for subject=order&subject_id=…")] = "",
     actor: Annotated[str, Query(max_length=200, description="customer:ID, staff:ID or system:PROCESS")] = "",
     what: Annotated[str, Query(max_length=64, description="the event, or the kind of movement or change")] = "",
-    since: Annotated[AwareDatetime | None, Query(alias="from")] = None,
-    until: Annotated[AwareDatetime | None, Query(alias="to", description="not included")] = None,
+    since: Annotated[Time | None, Query(alias="from")] = None,
+    until: Annotated[Time | None, Query(alias="to", description="not included")] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     cursor: Annotated[str | None, Query(max_length=500)] = None,
 ) -> Response:

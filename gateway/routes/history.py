@@ -10,13 +10,13 @@ from typing import Annotated, Any
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Query
-from pydantic import AwareDatetime
 from starlette.responses import Response
 
 from gateway import cursor as cursors
 from gateway import past
 from gateway.call import Call, StaffCall, reply
 from gateway.documents import instant
+from gateway.models import Time
 from gateway.problems import Problem, not_found, unavailable
 from gateway.queries import POLL
 from schemas.money import to_text
@@ -25,7 +25,7 @@ from schemas.order import Order, OrderStatus
 router = APIRouter(prefix="/v1/admin", tags=["history"])
 
 AtVersion = Annotated[int | None, Query(ge=1, le=2**53, description="as it was at this version")]
-AsOf = Annotated[AwareDatetime | None, Query(description="as it was at this time")]
+AsOf = Annotated[Time | None, Query(description="as it was at this time")]
 Limit = Annotated[int, Query(ge=1, le=100)]
 Cursor = Annotated[str | None, Query(max_length=500)]
 
@@ -33,7 +33,7 @@ Cursor = Annotated[str | None, Query(max_length=500)]
 @router.get("/orders")
 async def orders_as_of(
     call: StaffCall,
-    as_of: AwareDatetime,
+    as_of: Time,
     status: Annotated[list[OrderStatus] | None, Query(description="any of these, at that time")] = None,
     limit: Limit = 20,
     cursor: Cursor = None,
@@ -64,8 +64,8 @@ async def orders_as_of(
 @router.get("/changes")
 async def changes_between(
     call: StaffCall,
-    since: Annotated[AwareDatetime, Query(alias="from", description="not included: it is as of then")],
-    until: Annotated[AwareDatetime, Query(alias="to", description="included")],
+    since: Annotated[Time, Query(alias="from", description="not included: it is as of then")],
+    until: Annotated[Time, Query(alias="to", description="included")],
     limit: Limit = 20,
     cursor: Cursor = None,
 ) -> Response:

@@ -10,13 +10,13 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Path, Query
-from pydantic import AwareDatetime, BeforeValidator, Field
+from pydantic import Field
 from starlette.responses import Response
 
 from gateway import cursor as cursors
 from gateway.call import Call, StaffCall, reply
 from gateway.documents import instant
-from gateway.models import Amount, Body, Name, PromoCode, Sku
+from gateway.models import Amount, Body, Name, PromoCode, Sku, Time
 from gateway.problems import Problem, not_found, rejected
 from schemas.base import Message
 from schemas.money import Money, to_text
@@ -30,15 +30,7 @@ COMMANDS = "promotion.commands"
 PATH = "/v1/admin/promotions"
 
 
-def _text(value: Any) -> Any:
-    # Else a number would be a time too: seconds since 1970.
-    if not isinstance(value, str) or value[4:5] != "-":
-        raise ValueError("must be a time such as 2026-03-01T00:00:00Z")
-    return value
-
-
 Code = Annotated[PromoCode, Path()]
-Time = Annotated[AwareDatetime, Field(strict=False), BeforeValidator(_text)]
 Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
 Units = Annotated[int, Field(ge=1, le=1000)]
 

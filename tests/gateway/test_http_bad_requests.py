@@ -152,10 +152,27 @@ def test_a_bad_product_names_its_field(shop: Shop, change: dict[str, Any], field
         ("status=LOST", "status[0]"),
         ("created_from=yesterday", "created_from"),
         ("created_from=2026-01-01T00:00:00", "created_from"),
+        ("created_from=5", "created_from"),
+        ("sort=price", "sort"),
+        ("country=Germany", "country"),
+        ("total_min=5", "currency"),
+        ("currency=EUR&total_min=cheap", "total_min"),
+        ("id=x", "id[0]"),
+        ("stauts=DRAFT", "stauts"),
     ],
 )
 def test_a_bad_filter_names_its_parameter(shop: Shop, query: str, field: str) -> None:
     problem(shop.call("GET", f"/v1/orders?{query}"), 422, "invalid-request", field)
+
+
+def test_a_parameter_that_a_route_does_not_know_is_not_ignored(shop: Shop) -> None:
+    sku = shop.product()
+    typo = shop.call("POST", "/v1/orders?dryrun=true", shop.body(sku))
+    problem(typo, 422, "invalid-request", "dryrun")
+    assert "dry_run" in typo.json()["detail"]
+    problem(shop.call("POST", f"/v1/orders/{UNKNOWN}/submit?wait=5", {}), 422, "invalid-request", "wait")
+    problem(shop.call("GET", f"/v1/orders/{UNKNOWN}?versoin=1"), 422, "invalid-request", "versoin")
+    problem(shop.call("GET", "/v1/products?serach=x"), 422, "invalid-request", "serach")
 
 
 @pytest.mark.parametrize("cursor", ["x", "!!", "W10", "eyJhIjoxfQ", "WyJhIiwxLDJd"])
