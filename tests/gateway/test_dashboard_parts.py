@@ -68,7 +68,7 @@ def tile(**changes: Any) -> figures.Tile:
 def test_a_tile_says_whether_the_target_is_met() -> None:
     met = tile()
     assert (met.value, met.target, met.verdict) == ("96.0 %", "target\u00a0>\u00a095\u00a0%", "met")
-    assert met.note == "384 of 400 submitted, 10 under way"
+    assert met.note == "384 of 400, 10 under way"
     assert tile(delivered_rate=0.95).verdict == "missed", "more than 95 %, not 95 %"
     nothing = tile(delivered_rate=None)
     assert (nothing.value, nothing.verdict) == ("–", "open")
