@@ -1,6 +1,6 @@
 -- Grain: one row per period and group, the stock-outs that began in it. Unit: stock-outs, and seconds that they lasted.
 WITH
-    -- One row per movement of stock: was there something to sell before and afterwards?
+    -- One row per movement of a product that ever ran out: was there something to sell before and afterwards?
     movements AS
     (
         SELECT
@@ -11,6 +11,7 @@ WITH
             on_hand <= 0 AS is_out,
             lagInFrame(on_hand <= 0, 1, true) OVER (PARTITION BY sku, pool ORDER BY version) AS was_out
         FROM oms.stock_ledger FINAL
+        WHERE sku IN (SELECT sku FROM oms.stock_ledger WHERE on_hand <= 0)
     ),
     -- One row per beginning or end of a stock-out, and when the next one is.
     turns AS
