@@ -35,6 +35,8 @@ def impatient_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]
     rules = policy(
         folder,
         payment={"timeout": "PT10S", "submit_within": "PT9S", "ask_first_after": "PT1S", "ask_at_most_every": "PT2S"},
+        # An edit whose payment could not be asked for in time (its saga was dead) waits for its own deadline.
+        edits={"timeout": "PT30S"},
         fulfilment={"redeliver_after": "PT20M"},  # the embedded stack's time scale is 600
     )
     with running_stack(folder, own=True, OMS_POLICY=str(rules), OMS_PAYMENT_REQUEST_TIMEOUT="2") as running:
