@@ -93,7 +93,7 @@ class Rebuild:
             return
         for side in sides:
             if afresh:
-                side.throw_away()
+                side.empty()
             if side.state() == "none":
                 side.begin()
         with self._filling(sides) as filling:
