@@ -48,6 +48,15 @@ class Beside:
     def has_old(self) -> bool:
         return f"{self._name}__old" in self._tables()
 
+    def drop_if_outdated(self) -> None:
+        """The new table lacks a column that a migration has given the live one since: it can't be filled."""
+        if f"{self._name}__new" not in self._tables():
+            return
+        parameters = {"database": self._database, "table": f"{self._name}__new", "columns": self.view.columns}
+        ((known,),) = self._client.query(_sql("columns.sql"), parameters).result_rows
+        if known < len(self.view.columns):
+            self._run("drop.sql", table=f"{self._name}__new")
+
     def begin(self) -> None:
         """A new table, or the one that a migration made."""
         self._run("forget_progress.sql", view=self.progress)

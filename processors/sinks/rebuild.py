@@ -92,6 +92,7 @@ class Rebuild:
         if not sides:
             return
         for side in sides:
+            side.drop_if_outdated()
             if afresh:
                 side.empty()
             if side.state() == "none":
