@@ -54,11 +54,11 @@ _BULKY = ("lines", "totals", "promotions", "payment_token", "reason", "comment")
 
 @dataclass(frozen=True)
 class Lying:
-    """A message as it lies on its topic; at: the broker's time."""
+    """A message as it lies on its topic, None where it can't be read; at: the broker's time."""
 
     topic: str
-    value: bytes
-    message: Envelope
+    value: bytes | None
+    message: Envelope | None
     at: datetime
 
 
@@ -106,7 +106,7 @@ class Fold:
         newest: dict[str, tuple[Message[OrderState], datetime]] = {}
         for lying in records:
             match lying.topic, lying.message:
-                case "order.events", Event() as event:
+                case "order.events", Event(version=version) as event if version > 0:
                     self._event(event, lying)
                 case "order.states", Message(data=OrderState(order=order)) as state:
                     before = newest.get(order.order_id)
@@ -137,7 +137,8 @@ class Fold:
     # What an event says
 
     def _event(self, event: Event[Any], lying: Lying) -> None:
-        said = event.data
+        said, raw = event.data, lying.value
+        assert raw is not None
         priced = getattr(said, "totals", None) or getattr(said, "after", None)
         self._put(
             "order_events",
@@ -151,7 +152,7 @@ class Fold:
             causation_id=event.causation_id,
             data=said.model_dump_json(),
             total=priced.total if priced is not None else None,
-            hash=hashlib.sha256(lying.value).hexdigest(),
+            hash=hashlib.sha256(raw).hexdigest(),
             previous_hash=event.previous_hash,
             appended_at=lying.at,
         )
