@@ -1,4 +1,4 @@
-"""A second ClickHouse, filled by a sink of its own: either may be killed, the other goes on, both are equal in the end."""
+"""A second ClickHouse, filled by a sink of its own: either may be killed, the other goes on, both are equal at last."""
 
 from __future__ import annotations
 
