@@ -48,15 +48,25 @@ class Beside:
     def has_old(self) -> bool:
         return f"{self._name}__old" in self._tables()
 
+    def drop_if_outdated(self) -> None:
+        """The new table lacks a column that a migration has given the live one since: it can't be filled."""
+        if f"{self._name}__new" not in self._tables():
+            return
+        parameters = {"database": self._database, "table": f"{self._name}__new", "columns": self.view.columns}
+        ((known,),) = self._client.query(_sql("columns.sql"), parameters).result_rows
+        if known < len(self.view.columns):
+            self._run("drop.sql", table=f"{self._name}__new")
+
     def begin(self) -> None:
-        """An empty new table, or the one that a migration made."""
+        """A new table, or the one that a migration made."""
         self._run("forget_progress.sql", view=self.progress)
-        self._client.command(_new_tables()[self.new])
+        self._command(_new_tables()[self.new])
         self._run("mark.sql", table=f"{self._name}__new")
 
-    def throw_away(self) -> None:
-        """The new table, before the swap."""
-        self._run("drop.sql", table=f"{self._name}__new")
+    def empty(self) -> None:
+        """The new table, before the swap, is to be filled once more."""
+        self._run("empty.sql", table=f"{self._name}__new")
+        self._run("forget_progress.sql", view=self.progress)
 
     def swap(self) -> None:
         self._run("swap.sql", live=self._name, new=f"{self._name}__new")
@@ -83,7 +93,10 @@ class Beside:
 
     def _run(self, statement: str, /, **parameters: str) -> None:
         known = {} if "view" in parameters else {"database": self._database}
-        self._client.command(_sql(statement), parameters={**known, **parameters})
+        self._command(_sql(statement), {**known, **parameters})
+
+    def _command(self, text: str, parameters: dict[str, str] | None = None) -> None:
+        self._client.command(text, parameters=parameters)
 
 
 @cache

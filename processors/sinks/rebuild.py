@@ -92,8 +92,9 @@ class Rebuild:
         if not sides:
             return
         for side in sides:
+            side.drop_if_outdated()
             if afresh:
-                side.throw_away()
+                side.empty()
             if side.state() == "none":
                 side.begin()
         with self._filling(sides) as filling:

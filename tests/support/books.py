@@ -10,13 +10,20 @@ from typing import Any
 
 import orjson
 
+from analytics.clickhouse import connect
 from processors.order.evolve import evolve
 from processors.order.refunding import share
+from processors.sinks.progress import look_at, reached
+from processors.sinks.views import VIEWS
+from runtime import kafka
+from runtime.dead_letters import for_me
+from runtime.keystore import vault
 from schemas import events as e
 from schemas.base import Event
 from schemas.inventory import StockLevel
 from schemas.order import Order, OrderState, OrderStatus
 from schemas.promotion import PromotionLevel
+from tests.support import view_fold
 from tests.support.stack import Stack
 
 LEGAL = {
@@ -124,8 +131,9 @@ def assert_balanced(stack: Stack) -> Books:
     _assert_stock(books)
     _assert_promotions(books)
     _assert_money(stack, books)
-    stack.until(lambda: _views_lag(stack, books), "the views have caught up", 60)
+    stack.until(lambda: _views_have_everything(stack), "the views have caught up", 60)
     _assert_views(stack, books)
+    _assert_every_row(stack)
     return books
 
 
@@ -222,10 +230,43 @@ def _assert_kept(order: Order, kept: int) -> None:
         assert kept == price, f"{order.order_id}: {kept} kept of {price}"
 
 
-def _views_lag(stack: Stack, books: Books) -> bool:
-    rows = stack.sql("SELECT count() AS n FROM oms.order_events FINAL")
-    orders = stack.sql("SELECT sum(version) AS n FROM oms.orders FINAL")
-    return int(rows[0]["n"]) >= books.events.total() and int(orders[0]["n"]) >= books.events.total()
+def _ends(stack: Stack) -> dict[tuple[str, int], int]:
+    """Where the topics that views are made of end, of the partitions that hold something."""
+    admin = kafka.admin(stack.settings)
+    topics = [look_at(admin, name) for name in sorted({topic for view in VIEWS.values() for topic in view.sources})]
+    return {(topic.name, part): end for topic in topics for part, (first, end) in topic.ends.items() if end > first}
+
+
+def _views_have_everything(stack: Stack) -> bool:
+    """Each of them says that it has come to the end of its topics."""
+    ends = _ends(stack)
+    with connect(stack.settings) as client:
+        for view in VIEWS.values():
+            there = {(topic, part): offset for (topic, _, part), offset in reached(client, view.name).items()}
+            if any(there.get(at, 0) < end for at, end in ends.items() if at[0] in view.sources):
+                return False
+    return True
+
+
+def _assert_every_row(stack: Stack) -> None:
+    """All views, each row and column, against a fold of the topics; once more if these went on meanwhile."""
+    while True:
+        stack.until(lambda: _views_have_everything(stack), "the views have caught up", 60)
+        ends = _ends(stack)
+        lying = [
+            view_fold.Lying(record.topic, record.value, record.message, record.at)
+            for topic in sorted({topic for topic, _ in ends})
+            for record in stack.read(topic)
+            if for_me(record.headers, "views")
+        ]
+        try:
+            with connect(stack.settings) as client:
+                view_fold.assert_equal(client, view_fold.Fold(lying, vault(stack.settings).open).views())
+        except AssertionError:
+            if _ends(stack) == ends:
+                raise
+        else:
+            return
 
 
 def _assert_views(stack: Stack, books: Books) -> None:

@@ -139,11 +139,11 @@ def answering(service: Child, port: int) -> None:
 
 
 @contextmanager
-def oms_run(name: str, settings: Settings, folder: Path, **environment: str) -> Iterator[Child]:
+def oms_run(name: str, settings: Settings, folder: Path, slot: int = 0, **environment: str) -> Iterator[Child]:
     """`oms run NAME`, ready. `folder` is its data folder."""
-    dead = health.read(folder, name, 0)
+    dead = health.read(folder, name, slot)
     with child(
-        ["runtime", "run", name],
+        ["runtime", "run", name, "--slot", str(slot)],
         folder / f"{name}.out",
         OMS_DATA_DIR=str(folder),
         OMS_KAFKA_BOOTSTRAP=settings.kafka_bootstrap,
@@ -152,7 +152,7 @@ def oms_run(name: str, settings: Settings, folder: Path, **environment: str) -> 
 
         def ready() -> bool:
             assert started.exit_code is None, started.tail()
-            report = health.read(folder, name, 0)
+            report = health.read(folder, name, slot)
             return bool(report and report != dead and report["pid"] == started.pid and report["state"] == "ready")
 
         until(ready, f"{name} is ready")

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -67,6 +67,8 @@ class Record:
     value: bytes | None
     headers: list[tuple[str, bytes]]
     message: Envelope | None
+    at: datetime
+    """When the broker appended it."""
 
 
 class Stack:
@@ -227,6 +229,7 @@ class Stack:
                         found.value(),
                         found.headers() or [],
                         message,
+                        datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=found.timestamp()[1]),
                     )
                 )
             return records

@@ -1,0 +1,296 @@
+"""`oms rebuild` on a real broker and the real engine, with the sink and queries at work: whenever it is killed, the
+views are what the topics say."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from processors.sinks.views import VIEWS
+from tests.support import view_fold
+from tests.support.parts import ROOT, child, kafka_broker, until
+from tests.support.sink_world import World
+
+SETTLED = 5.5
+"""Seconds after which a row is so old that it must be in both tables (processors.sinks.rebuild.SLACK)."""
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    folder = tmp_path_factory.mktemp("rebuild")
+    with kafka_broker(folder / "broker") as settings:
+        found = World(settings, folder)
+        with found.running, found.sink():
+            found.write(60)
+            found.wait_until_complete()
+            found.check()
+            yield found
+
+
+def environment(world: World) -> dict[str, str]:
+    return {
+        "OMS_DATA_DIR": str(world.folder),
+        "OMS_KAFKA_BOOTSTRAP": world.settings.kafka_bootstrap,
+        "OMS_CLICKHOUSE_URL": world.settings.clickhouse_url,
+    }
+
+
+def start(world: World, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "runtime", "rebuild", *arguments, "--data-dir", str(world.folder)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, **environment(world)},
+    )
+
+
+def rebuild(world: World, *arguments: str, code: int = 0) -> str:
+    """What it said."""
+    running = start(world, *arguments)
+    said, _ = running.communicate(timeout=120)
+    assert running.returncode == code, said
+    return said
+
+
+def tables(world: World) -> dict[str, str]:
+    """Of all that rebuilds make: their names with what they are marked with."""
+    with world.client() as client:
+        rows = client.query(
+            "SELECT database || '.' || name, comment FROM system.tables WHERE database IN ('oms', 'personal')"
+            " AND (comment != '' OR match(name, '__(new|old)$'))"
+        ).result_rows
+    return {str(name): str(comment) for name, comment in rows}
+
+
+def traces(world: World) -> int:
+    """What is on record of unfinished rebuilds."""
+    with world.client() as client:
+        found = client.query("SELECT count() FROM oms.sink_progress WHERE endsWith(view, '__new')").result_rows
+    return int(found[0][0])
+
+
+class Asking(threading.Thread):
+    """Somebody who asks all the time for all orders; `fewest`: that any answer has had."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(daemon=True)
+        self._world = world
+        self.stopped = threading.Event()
+        self.answers = 0
+        self.fewest = 1_000_000
+        self.error: Exception | None = None
+
+    def run(self) -> None:
+        try:
+            with self._world.client() as client:
+                while not self.stopped.is_set():
+                    ((events, orders),) = client.query(
+                        "SELECT (SELECT uniqExact(order_id) FROM oms.order_events FINAL), count() FROM oms.orders FINAL"
+                    ).result_rows
+                    self.fewest = min(self.fewest, events, orders)
+                    self.answers += 1
+        except Exception as error:  # noqa: BLE001  (the test tells it)
+            self.error = error
+
+
+def test_every_view_at_once_while_orders_come_in_and_queries_go_on(world: World) -> None:
+    known = len({one.message.order_id for one in world.lying() if one.topic == "order.events"})
+    asking = Asking(world)
+    asking.start()
+    running = start(world, "--all")
+    while running.poll() is None:
+        world.write(2)
+        time.sleep(0.1)
+    said = running.stdout.read() if running.stdout else ""
+    asking.stopped.set()
+    asking.join(30)
+    assert running.returncode == 0, said
+    for name, view in VIEWS.items():
+        assert re.search(rf"^{name}: [\d,]+ rows, the same as in the live table", said, re.MULTILINE), said
+        kept = "is gone, as it held personal data" if name == "personal" else f"is {view.table}__old"
+        assert f"{name}: swapped; the old table {kept}" in said
+    assert re.search(r"read [\d,]+ messages in [\d.]+ s", said)
+    assert asking.error is None
+    assert asking.answers > 5
+    assert asking.fewest >= known
+    world.write(3)
+    world.wait_until_complete()
+    world.check()
+    assert tables(world) == {f"{view.table}__old": "" for view in VIEWS.values() if view.name != "personal"}
+    assert traces(world) == 0
+    assert "orders: oms.orders__old is dropped" in rebuild(world, "--drop-old", "--all")
+    assert tables(world) == {}
+    world.check()
+
+
+CRASHES = """
+import os, signal, sys
+from pathlib import Path
+from processors.sinks import beside, rebuild_cli, tables
+from runtime.errors import UserError
+
+step, insert, statement = 0, tables.Tables.insert, beside.Beside._command
+
+
+def counted(action):
+    def call(*arguments, **parameters):
+        global step
+        step += 1
+        if step == last:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return action(*arguments, **parameters)
+
+    return call
+
+
+tables.Tables.insert, beside.Beside._command = counted(insert), counted(statement)
+for last in range(1, 100):
+    if (pid := os.fork()) == 0:
+        try:
+            rebuild_cli.command(["orders", "stock_ledger"], data_dir=Path(sys.argv[1]))
+        except UserError as error:
+            print(error, flush=True)
+            os._exit(1)
+        os._exit(0)
+    ended = os.waitpid(pid, 0)[1]
+    print("step", last, "ended", ended, flush=True)
+    if ended == 0:
+        break
+"""
+
+
+def test_killed_before_each_statement_and_each_insert_it_is_taken_up_again(world: World) -> None:
+    """The first run dies before its first step, the second before its second, …, until one gets to the end."""
+    (world.folder / "crashes.py").write_text(CRASHES)
+    path = {"PYTHONPATH": f"{ROOT}{os.pathsep}{world.folder}"}
+    arguments = ["crashes", str(world.folder)]
+    with child(arguments, world.folder / "crashes.out", **environment(world), **path) as dying:
+        while dying.exit_code is None:
+            world.write(1)
+            time.sleep(0.3)
+    ended = re.findall(r"^step (\d+) ended (\d+)$", dying.log.read_text(), re.MULTILINE)
+    assert [code for _, code in ended] == [str(signal.SIGKILL.value)] * (len(ended) - 1) + ["0"], dying.tail()
+    assert len(ended) > 8
+    assert tables(world) == {"oms.orders__old": "", "oms.stock_ledger__old": ""}
+    assert traces(world) == 0
+    world.wait_until_complete()
+    world.check()
+    rebuild(world, "--drop-old", "orders", "stock_ledger")
+
+
+def test_a_table_that_is_not_the_same_is_not_swapped_in(world: World) -> None:
+    gone, changed = world.histories[0].order_id, world.histories[1].order_id
+    with world.client() as client:
+        client.command("DELETE FROM oms.orders WHERE order_id = {id:String}", parameters={"id": gone})
+        client.command(
+            "INSERT INTO oms.orders SELECT * REPLACE ('LOST' AS status, total + 1 AS total) FROM oms.orders FINAL"
+            " WHERE order_id = {id:String}",
+            parameters={"id": changed},
+        )
+        client.command(
+            "INSERT INTO oms.orders SELECT * REPLACE ('nobody' AS order_id) FROM oms.orders FINAL"
+            " WHERE order_id = {id:String}",
+            parameters={"id": changed},
+        )
+    time.sleep(SETTLED)
+    said = rebuild(world, "orders", code=1)
+    assert f'1 rows differ in status, total, such as "{changed}"' in said
+    assert '1 rows are in oms.orders only, such as "nobody"' in said
+    assert f'1 rows are in oms.orders__new only, such as "{gone}"' in said
+    assert "Nothing was swapped" in said
+    assert tables(world) == {"oms.orders__new": "rebuild"}
+    with pytest.raises(AssertionError), world.client() as client:
+        view_fold.assert_equal(client, view_fold.Fold(world.lying(), world.vault.open).views())
+    assert "not compared, as you wish" in rebuild(world, "orders", "--force")
+    world.wait_until_complete()
+    world.check()
+    rebuild(world, "--drop-old", "orders")
+
+
+def test_columns_that_a_migration_has_added_are_filled(world: World) -> None:
+    with world.client() as client:
+        client.command("ALTER TABLE oms.customer_orders DROP COLUMN names, DROP COLUMN paid_at, DROP COLUMN units")
+        client.command(
+            "ALTER TABLE oms.customer_orders ADD COLUMN names Array(String) CODEC(ZSTD), ADD COLUMN units UInt32,"
+            " ADD COLUMN paid_at Nullable(DateTime64(6, 'UTC'))"
+        )
+    time.sleep(SETTLED)
+    said = rebuild(world, "customer_orders")
+    assert "not compared, because empty in the live table, as a migration leaves them: names, paid_at, units" in said
+    world.wait_until_complete()
+    world.check()
+    rebuild(world, "--drop-old", "customer_orders")
+
+
+def test_a_table_that_a_migration_has_made_is_taken(world: World) -> None:
+    """As it does where the key of a table is to be another one."""
+    with world.client() as client:
+        client.command(
+            "CREATE TABLE oms.stock__new AS oms.stock ENGINE = ReplacingMergeTree(version) ORDER BY (pool, sku)"
+        )
+        rebuild(world, "stock")
+        keys = client.query(
+            "SELECT sorting_key FROM system.tables WHERE database = 'oms' AND name = 'stock'"
+        ).result_rows
+        assert keys == [("pool, sku",)]
+    world.check()
+    rebuild(world, "--drop-old", "stock")
+
+
+def test_who_was_forgotten_is_not_brought_back(world: World) -> None:
+    forget(world, "3")
+    assert "personal: swapped" in rebuild(world, "personal")
+    world.wait_until_complete()
+    world.check()
+    assert "Person 3" not in persons(world)
+    assert "Person 4" in persons(world)
+
+
+def test_who_is_forgotten_in_the_middle_of_a_rebuild_is_not_brought_back_either(world: World) -> None:
+    """It has read the envelopes already, and goes on when the keys are gone."""
+    world.write(8)
+    world.wait_until_complete()
+    running = start(world, "personal")
+    filled = "SELECT count() FROM personal.addresses__new"
+    with world.client() as client:
+        until(
+            lambda: "personal.addresses__new" in tables(world) and client.query(filled).result_rows != [(0,)], "filled"
+        )
+    running.kill()
+    running.wait(10)
+    assert "personal.addresses__new" in tables(world)
+    forget(world, "4")
+    time.sleep(SETTLED)
+    assert "rows are in personal.addresses__new only" in rebuild(world, "personal", code=1)
+    rebuild(world, "personal", "--afresh")
+    world.wait_until_complete()
+    world.check()
+    assert "Person 4" not in persons(world)
+    assert tables(world) == {}
+
+
+def forget(world: World, customer: str) -> None:
+    """As docs/analytics.md says."""
+    assert world.vault.erase(customer)
+    with world.client() as client:
+        client.command("DELETE FROM personal.addresses WHERE customer_id = {id:String}", parameters={"id": customer})
+
+
+def persons(world: World) -> set[str]:
+    with world.client() as client:
+        return {str(name) for (name,) in client.query("SELECT DISTINCT name FROM personal.addresses").result_rows}
+
+
+def test_what_cannot_be_is_said(world: World) -> None:
+    assert "There is no view order; there are order_events" in rebuild(world, "order", code=1)
+    assert "Which view?" in rebuild(world, code=1)
