@@ -120,6 +120,8 @@ class Sink:
         self._inserts: dict[str, InsertContext] = {}
         self._topic_ids: dict[str, str] = {}
         self._positions: dict[tuple[str, int], int] = {}
+        # Ends of partitions, behind the markers of transactions, that are not on record yet.
+        self._got_over: dict[tuple[str, int], int] = {}
         self._state: health.State = "starting"
         self._error: str | None = None
         self._kafka_away: str | None = None
@@ -153,7 +155,7 @@ class Sink:
         while not self._stop.is_set():
             self._report()
             records = self._read()
-            if records:
+            if records or self._got_over:
                 self._write(records)
             if self._later.due():
                 self._write_later()
@@ -178,7 +180,9 @@ class Sink:
         """What an error in the place of a message means; False, as it is none."""
         match error.code():
             case KafkaError._PARTITION_EOF:
-                self._positions[record.topic(), record.partition()] = record.offset()
+                at = record.topic(), record.partition()
+                if record.offset() > self._positions.get(at, record.offset()):
+                    self._got_over[at] = record.offset()
             case KafkaError._FATAL:
                 # Another process has our slot, for one: this one must end.
                 raise KafkaException(error)
@@ -202,6 +206,7 @@ class Sink:
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._later.take()  # whoever has the partitions next reads these messages again
+        self._got_over.clear()
         for partition in partitions:
             self._positions.pop((partition.topic, partition.partition), None)
 
@@ -223,6 +228,8 @@ class Sink:
         if letters:
             self._patiently(lambda: self._bury(letters))
         ends = {(record.topic(), record.partition()): record.offset() + 1 for record in records}
+        ends |= {at: end for at, end in self._got_over.items() if end > ends.get(at, 0)}
+        self._got_over.clear()
         self._later.add(rows, ends)
         self._insert_all({name: found for name, found in rows.items() if not VIEWS[name].relaxed})
         self._patiently(lambda: self._insert_progress(ends, relaxed=False))
@@ -230,6 +237,8 @@ class Sink:
         self._positions.update(ends)
         seconds = time.monotonic() - began
         self._gather = min(MOST_GATHER, max(GATHER, seconds * (1 - WRITE_SHARE) / WRITE_SHARE))
+        if not records:
+            return
         log.info(
             "written",
             messages=len(records),
