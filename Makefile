@@ -58,8 +58,9 @@ chaos: $(INSTALLED) ## only the tests that break things
 	@OMS_LIVES=1000 $(BIN)/pytest tests/simulation/test_lives.py tests/integration/test_breaking.py \
 	    tests/integration/test_lives.py tests/integration/test_time.py
 
-bench: $(INSTALLED) ## measure the stack under load
+bench: $(INSTALLED) ## measure the stack: under load, and reading from up to a million orders
 	@$(OMS) bench
+	@$(OMS) bench --mode reads
 
 screenshots: $(INSTALLED) ## the dashboard's pictures in the docs, anew (needs chromium and chromium-driver)
 	@$(BIN)/python -m tests.support.screenshots
