@@ -29,8 +29,13 @@ function answer(request) {
     } catch (error) {
         var thrown = error.javaException;
         if (!thrown) throw error;
-        return {error: String(thrown.getMessage()), code: thrown instanceof java.sql.SQLException ? thrown.getErrorCode() : 0};
+        return {error: words(thrown), code: thrown instanceof java.sql.SQLException ? thrown.getErrorCode() : 0};
     }
+}
+
+function words(thrown) {
+    var cause = thrown.getCause();
+    return String(thrown.getMessage()) + (cause === null ? "" : ": " + words(cause));
 }
 
 function query(request) {
