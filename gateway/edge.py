@@ -1,8 +1,9 @@
-"""What every request passes, as plain ASGI: correlation id, size limit, metrics, one log line, and the answer to
-what nobody expected."""
+"""What every request passes, as plain ASGI: correlation id, size limit, how old what was read is, metrics, one log
+line, and the answer to what nobody expected."""
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from http import HTTPStatus
@@ -13,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.cards import contains_card_number
+from gateway.freshness import reading
 from gateway.metrics import Metrics
 from gateway.problems import CORRELATION, TYPE, Problem, response
 from gateway.webhooks import PATHS
@@ -24,6 +26,8 @@ DRAINED = 4 * 1024 * 1024
 """How much of a body that is too large is read before answering, so that an ordinary client gets to see the answer."""
 
 _HEADER = b"x-correlation-id"
+_LAG = b"x-view-lag"
+"""Seconds that what was read from the views is old, at most; absent while that is not known."""
 _FITS = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
 log = structlog.get_logger("gateway.access")
@@ -53,10 +57,13 @@ class Edge:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [*message.get("headers", ()), header]
+                if (lag := read.lag) is not None:
+                    message["headers"].append((_LAG, f"{math.ceil(lag * 100) / 100:.2f}".encode()))
             await send(message)
 
         try:
-            await self._app(scope, _limited(scope, receive), answer)
+            with reading() as read:
+                await self._app(scope, _limited(scope, receive), answer)
         except Exception:
             # The last resort: an exception here is a bug. Its text may hold anything, so users don't get it.
             log.exception("unexpected error", method=scope["method"], route=_route(scope))

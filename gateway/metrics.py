@@ -32,6 +32,9 @@ class Metrics:
         self.waiting = Gauge("oms_commands_waiting", "Commands without an outcome yet.", registry=self.registry)
         self.lag = Gauge("oms_consumer_lag", "Messages not read yet.", ("feed",), registry=self.registry)
         self.ready = Gauge("oms_dependency_ready", "1 when it is.", ("dependency",), registry=self.registry)
+        self.view_lag = Gauge(
+            "oms_view_lag_seconds", "How old what is read from the view is at most.", ("view",), registry=self.registry
+        )
         self.business = BusinessMetrics()
         self.registry.register(self.business)
         ProcessCollector(registry=self.registry)

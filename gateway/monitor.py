@@ -10,10 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import structlog
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka.admin import OffsetSpec
 
 from gateway.call import Parts
-from runtime import health, stack
+from gateway.freshness import TOPICS, Offsets
+from gateway.problems import Problem
+from runtime import health, kafka, stack
 from runtime.feed import Feed
 
 LOOK = 1.0
@@ -40,6 +43,7 @@ class Monitor:
         self._parts = parts
         self._name = name
         self._on_dead = on_dead
+        self._admin = kafka.admin(parts.settings)
         self.conditions: dict[str, Condition] = {}
         self._started_well = False
 
@@ -55,12 +59,15 @@ class Monitor:
 
     async def look(self) -> None:
         parts = self._parts
-        kafka, clickhouse, crash_loops = await asyncio.gather(
-            asyncio.to_thread(self._kafka), self._clickhouse(), asyncio.to_thread(self._crash_loops)
+        broker, clickhouse, crash_loops, _ = await asyncio.gather(
+            asyncio.to_thread(self._kafka),
+            self._clickhouse(),
+            asyncio.to_thread(self._crash_loops),
+            self._freshness(),
         )
         feeds = self._feeds()
         self.conditions = {
-            "kafka": kafka,
+            "kafka": broker,
             **{name: _following(feed.caught_up.is_set(), feed.lag) for name, feed in feeds.items()},
             "processes": crash_loops,
             "clickhouse": clickhouse,
@@ -69,6 +76,8 @@ class Monitor:
         metrics.waiting.set(parts.bus.waiting)
         for name, feed in feeds.items():
             metrics.lag.labels(name).set(feed.lag)
+        for view, seconds in parts.views.freshness.lags():
+            metrics.view_lag.labels(view).set(seconds)
         for name, condition in self.conditions.items():
             metrics.ready.labels(name).set(condition.ready)
         dead = not all(feed.alive for feed in feeds.values())
@@ -118,6 +127,35 @@ class Monitor:
         except TimeoutError:
             answers = False
         return Condition(answers, False, "answers" if answers else "does not answer: orders can be placed, not read")
+
+    async def _freshness(self) -> None:
+        """Tell the views where the topics end. While one of the two is away, what is read only grows older."""
+        if (found := await asyncio.to_thread(self._ends)) is not None:
+            try:
+                async with asyncio.timeout(CLICKHOUSE_TIMEOUT):
+                    await self._parts.views.look(*found)
+            except (Problem, TimeoutError):
+                return  # the views log it, and the condition of ClickHouse says so
+
+    def _ends(self) -> tuple[float, Offsets] | None:
+        """(when they were asked for, the ends of the topics that views are made of); None when Kafka does not say."""
+        try:
+            topics = self._admin.list_topics(timeout=KAFKA_TIMEOUT).topics
+            if not topics.keys() >= TOPICS:
+                return None
+            latest = {
+                TopicPartition(topic, partition): OffsetSpec.latest()
+                for topic in TOPICS
+                for partition in topics[topic].partitions
+            }
+            at = time.monotonic()
+            answers = self._admin.list_offsets(latest, request_timeout=KAFKA_TIMEOUT)
+            ends: dict[str, dict[int, int]] = {topic: {} for topic in TOPICS}
+            for to, answer in answers.items():
+                ends[to.topic][to.partition] = answer.result().offset
+            return at, ends
+        except KafkaException:
+            return None  # the condition of Kafka says so
 
     def _crash_loops(self) -> Condition:
         report = stack.read_report(self._parts.settings.data_dir)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 import structlog
@@ -18,6 +18,7 @@ from clickhouse_connect.driver.exceptions import Error as ClickHouseError
 
 from analytics import kpis
 from analytics.clickhouse import connect_async
+from gateway.freshness import Freshness, Offsets, Reading, include, note, reading, views_in
 from gateway.problems import unavailable
 from runtime.settings import Settings
 from schemas.order import Order
@@ -31,6 +32,8 @@ LONGEST_PAUSE = 1.0
 POLL_WHEN_DOWN = 0.5
 PATIENCE = 5.0
 """Seconds that a statement may take (KPIs may take longer)."""
+
+T = TypeVar("T")
 
 UNREACHABLE = (ClickHouseError, ClientError, OSError, TimeoutError)
 
@@ -54,15 +57,20 @@ class Views:
         self._settings = settings
         self._client: Any = None
         self._connecting = asyncio.Lock()
-        self._watch = Watch(self.orders)
+        self._watch = Watch(self._look)
+        self._looked = Reading()
+        self.freshness = Freshness()
 
     async def rows(self, statement: str, **parameters: Any) -> list[dict[str, Any]]:
         """The rows of a statement of `gateway/sql` as JSON objects."""
-        with _answering(statement):
+        text = sql(statement)
+
+        async def ask(client: Any) -> bytes:
             async with asyncio.timeout(PATIENCE):
-                client = await self._connected()
-                raw = await client.raw_query(sql(statement), parameters=parameters, fmt="JSONEachRow")
-        return [orjson.loads(line) for line in raw.splitlines()]
+                raw: bytes = await client.raw_query(text, parameters=parameters, fmt="JSONEachRow")
+                return raw
+
+        return [orjson.loads(line) for line in (await self._ask(statement, text, ask)).splitlines()]
 
     async def order(self, order_id: str) -> Order | None:
         """The order as the view has it."""
@@ -80,7 +88,16 @@ class Views:
 
     async def wait(self, order_id: str, until: Callable[[Order], bool], patience: float) -> Order | None:
         """The order once it is as wanted, or as it is after `patience` seconds, or None when there is none."""
-        return await self._watch.wait(order_id, until, patience)
+        found = await self._watch.wait(order_id, until, patience)
+        include(self._looked)
+        return found
+
+    async def _look(self, order_ids: Sequence[str]) -> dict[str, Order]:
+        """Of the watch, on behalf of everybody who waits."""
+        with reading() as read:
+            found = await self.orders(order_ids)
+        self._looked = read
+        return found
 
     async def events(self, order_id: str) -> list[dict[str, Any]]:
         return await self.rows("order_events", order_id=order_id)
@@ -92,15 +109,20 @@ class Views:
 
     async def kpi(self, name: str, what: Mapping[str, Any]) -> list[dict[str, Any]]:
         """The rows of a KPI, and what can be asked of it, as `analytics.kpis.run` has them."""
-        with _answering(name):
-            return await kpis.run_async(await self._connected(), name, what)
+        return await self._ask(name, kpis.load()[name].sql, lambda client: kpis.run_async(client, name, what))
 
     @asynccontextmanager
     async def kpi_stream(self, kpi: kpis.Kpi, what: kpis.Asked) -> AsyncIterator[AsyncIterator[list[kpis.Row]]]:
         """The same in blocks, as they come."""
+        as_of = self._as_of(kpi.sql)
         with _answering(kpi.name):
             async with kpis.stream_async(await self._connected(), kpi, what) as blocks:
+                note(kpi.sql, as_of)
                 yield blocks
+
+    async def look(self, at: float, ends: Offsets) -> None:
+        """See how far the views have come, given the ends that the topics had at this time (monotonic)."""
+        self.freshness.look(at, ends, await self.rows("progress"))
 
     async def ping(self) -> bool:
         try:
@@ -112,6 +134,17 @@ class Views:
         self._watch.close()
         if self._client is not None:
             await self._client.close()
+
+    async def _ask(self, name: str, statement: str, ask: Callable[[Any], Awaitable[T]]) -> T:
+        # Before it is asked: what comes into the views meanwhile may or may not be in the answer.
+        as_of = self._as_of(statement)
+        with _answering(name):
+            found = await ask(await self._connected())
+        note(statement, as_of)
+        return found
+
+    def _as_of(self, statement: str) -> float | None:
+        return self.freshness.as_of(views_in(statement))
 
     async def _connected(self) -> Any:
         if self._client is None:
