@@ -15,14 +15,12 @@ from confluent_kafka.admin import OffsetSpec
 
 from gateway.call import Parts
 from gateway.freshness import TOPICS, Offsets
-from gateway.problems import Problem
 from runtime import health, kafka, stack
 from runtime.feed import Feed
 
 LOOK = 1.0
 """Seconds between looks."""
 KAFKA_TIMEOUT = 1.5
-CLICKHOUSE_TIMEOUT = 2.0
 
 log = structlog.get_logger(__name__)
 
@@ -59,24 +57,22 @@ class Monitor:
 
     async def look(self) -> None:
         parts = self._parts
-        broker, clickhouse, crash_loops, _ = await asyncio.gather(
-            asyncio.to_thread(self._kafka),
-            self._clickhouse(),
-            asyncio.to_thread(self._crash_loops),
-            self._freshness(),
+        broker, (at, ends), crash_loops = await asyncio.gather(
+            asyncio.to_thread(self._kafka), asyncio.to_thread(self._ends), asyncio.to_thread(self._crash_loops)
         )
+        await parts.views.look(at, ends)
         feeds = self._feeds()
         self.conditions = {
             "kafka": broker,
             **{name: _following(feed.caught_up.is_set(), feed.lag) for name, feed in feeds.items()},
             "processes": crash_loops,
-            "clickhouse": clickhouse,
+            **{server.name: _answering(server.answers) for server in parts.views.servers},
         }
         metrics = parts.metrics
         metrics.waiting.set(parts.bus.waiting)
         for name, feed in feeds.items():
             metrics.lag.labels(name).set(feed.lag)
-        for view, seconds in parts.views.freshness.lags():
+        for view, seconds in parts.views.asked.freshness.lags():
             metrics.view_lag.labels(view).set(seconds)
         for name, condition in self.conditions.items():
             metrics.ready.labels(name).set(condition.ready)
@@ -120,29 +116,13 @@ class Monitor:
             return Condition(False, True, str(error.args[0].str()))
         return Condition(True, True, f"{len(brokers)} broker(s)")
 
-    async def _clickhouse(self) -> Condition:
-        try:
-            async with asyncio.timeout(CLICKHOUSE_TIMEOUT):
-                answers = await self._parts.views.ping()
-        except TimeoutError:
-            answers = False
-        return Condition(answers, False, "answers" if answers else "does not answer: orders can be placed, not read")
-
-    async def _freshness(self) -> None:
-        """Tell the views where the topics end. While one of the two is away, what is read only grows older."""
-        if (found := await asyncio.to_thread(self._ends)) is not None:
-            try:
-                async with asyncio.timeout(CLICKHOUSE_TIMEOUT):
-                    await self._parts.views.look(*found)
-            except (Problem, TimeoutError):
-                return  # the views log it, and the condition of ClickHouse says so
-
-    def _ends(self) -> tuple[float, Offsets] | None:
-        """(when they were asked for, the ends of the topics that views are made of); None when Kafka does not say."""
+    def _ends(self) -> tuple[float | None, Offsets]:
+        """(when they were asked for, the ends of the topics that views are made of); None when Kafka does not say:
+        then what is read only grows older."""
         try:
             topics = self._admin.list_topics(timeout=KAFKA_TIMEOUT).topics
             if not topics.keys() >= TOPICS:
-                return None
+                return None, {}
             latest = {
                 TopicPartition(topic, partition): OffsetSpec.latest()
                 for topic in TOPICS
@@ -155,7 +135,7 @@ class Monitor:
                 ends[to.topic][to.partition] = answer.result().offset
             return at, ends
         except KafkaException:
-            return None  # the condition of Kafka says so
+            return None, {}  # the condition of Kafka says so
 
     def _crash_loops(self) -> Condition:
         report = stack.read_report(self._parts.settings.data_dir)
@@ -164,6 +144,10 @@ class Monitor:
         if report.crash_loops:
             return Condition(False, True, f"crash loop: {', '.join(report.crash_loops)}")
         return Condition(True, True, "no crash loop")
+
+
+def _answering(answers: bool) -> Condition:
+    return Condition(answers, False, "answers" if answers else "does not answer")
 
 
 def _following(caught_up: bool, lag: int) -> Condition:
