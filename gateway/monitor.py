@@ -15,6 +15,7 @@ from confluent_kafka.admin import OffsetSpec
 
 from gateway.call import Parts
 from gateway.freshness import TOPICS, Offsets
+from gateway.roles import Role
 from runtime import health, kafka, stack
 from runtime.feed import Feed
 
@@ -27,7 +28,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """How a dependency is. Without a `needed` one no command can be taken."""
+    """How a dependency is. Without a `needed` one this gateway can't do what its role is: take commands, or read."""
 
     ready: bool
     needed: bool
@@ -40,6 +41,7 @@ class Monitor:
     def __init__(self, parts: Parts, name: str, on_dead: Callable[[], None]) -> None:
         self._parts = parts
         self._name = name
+        self._commands = parts.role is not Role.QUERY
         self._on_dead = on_dead
         self._admin = kafka.admin(parts.settings)
         self.conditions: dict[str, Condition] = {}
@@ -61,12 +63,20 @@ class Monitor:
             asyncio.to_thread(self._kafka), asyncio.to_thread(self._ends), asyncio.to_thread(self._crash_loops)
         )
         await parts.views.look(at, ends)
-        feeds = self._feeds()
+        feeds = parts.feeds()
+        readable = any(server.answers for server in parts.views.servers)
         self.conditions = {
             "kafka": broker,
-            **{name: _following(feed.caught_up.is_set(), feed.lag) for name, feed in feeds.items()},
+            **{name: self._following(feed) for name, feed in feeds.items()},
             "processes": crash_loops,
-            **{server.name: _answering(server.answers) for server in parts.views.servers},
+            **{
+                server.name: Condition(
+                    server.answers,
+                    not self._commands and not readable,
+                    "answers" if server.answers else "does not answer",
+                )
+                for server in parts.views.servers
+            },
         }
         metrics = parts.metrics
         metrics.waiting.set(parts.bus.waiting)
@@ -82,15 +92,6 @@ class Monitor:
             log.critical("a feed's thread has ended")
             self._on_dead()
 
-    def _feeds(self) -> dict[str, Feed]:
-        parts = self._parts
-        return {
-            "replies": parts.bus.replies,
-            "catalogue": parts.catalogue.feed,
-            "promotions": parts.promotions.feed,
-            "preferences": parts.preferences.feed,
-        }
-
     def _state(self, dead: bool) -> health.State:
         if dead:
             return "failed"
@@ -104,7 +105,7 @@ class Monitor:
     def _facts(self) -> dict[str, Any]:
         waiting = [name for name, condition in self.conditions.items() if not condition.ready]
         return {
-            "lag": sum(feed.lag for feed in self._feeds().values()),
+            "lag": sum(feed.lag for feed in self._parts.feeds().values()),
             "waiting": self._parts.bus.waiting,
             "not_ready": waiting,
         }
@@ -113,8 +114,8 @@ class Monitor:
         try:
             brokers = self._parts.bus.producer.list_topics("order.commands", timeout=KAFKA_TIMEOUT).brokers
         except KafkaException as error:
-            return Condition(False, True, str(error.args[0].str()))
-        return Condition(True, True, f"{len(brokers)} broker(s)")
+            return Condition(False, self._commands, str(error.args[0].str()))
+        return Condition(True, self._commands, f"{len(brokers)} broker(s)")
 
     def _ends(self) -> tuple[float | None, Offsets]:
         """(when they were asked for, the ends of the topics that views are made of); None when Kafka does not say:
@@ -137,18 +138,15 @@ class Monitor:
         except KafkaException:
             return None, {}  # the condition of Kafka says so
 
+    def _following(self, feed: Feed) -> Condition:
+        if not feed.caught_up.is_set():
+            return Condition(False, self._commands, "still reading")
+        return Condition(True, self._commands, f"{feed.lag} message(s) behind")
+
     def _crash_loops(self) -> Condition:
         report = stack.read_report(self._parts.settings.data_dir)
         if report is None:
-            return Condition(True, True, "no supervisor here")
+            return Condition(True, self._commands, "no supervisor here")
         if report.crash_loops:
-            return Condition(False, True, f"crash loop: {', '.join(report.crash_loops)}")
-        return Condition(True, True, "no crash loop")
-
-
-def _answering(answers: bool) -> Condition:
-    return Condition(answers, False, "answers" if answers else "does not answer")
-
-
-def _following(caught_up: bool, lag: int) -> Condition:
-    return Condition(caught_up, True, f"{lag} message(s) behind" if caught_up else "still reading")
+            return Condition(False, self._commands, f"crash loop: {', '.join(report.crash_loops)}")
+        return Condition(True, self._commands, "no crash loop")
