@@ -155,7 +155,7 @@ def create_app(parts: Parts, name: str = "gateway", on_dead: Callable[[], None] 
 
     app = FastAPI(
         title="OMS",
-        description="Order management: commands in, queries out.",
+        description="Order management: commands in, queries out. `X-View-Lag`: seconds that an answer is old at most.",
         version="1",
         lifespan=lifespan,
         responses={
