@@ -26,6 +26,8 @@ from gateway.preferences import PreferenceTable
 from gateway.problems import CORRELATION, Problem, not_found
 from gateway.promotions import Promotions
 from gateway.queries import Views
+from gateway.roles import Role
+from runtime.feed import Feed
 from runtime.settings import Settings
 from schemas.base import Command, Payload
 from schemas.order import Order
@@ -52,8 +54,20 @@ class Parts:
     views: Views
     addresses: Addresses
     metrics: Metrics
+    role: Role = Role.ALL
     recent: LRUCache[str, Order] = field(default_factory=lambda: LRUCache(RECENT))
     """Orders as the newest outcomes had them: what is fixed about an order, and a first guess at the rest."""
+
+    def feeds(self) -> dict[str, Feed]:
+        """What a gateway of this role follows. Only commands need replies, promotions and preferences."""
+        if self.role is Role.QUERY:
+            return {"catalogue": self.catalogue.feed}
+        return {
+            "replies": self.bus.replies,
+            "catalogue": self.catalogue.feed,
+            "promotions": self.promotions.feed,
+            "preferences": self.preferences.feed,
+        }
 
 
 @dataclass(frozen=True)

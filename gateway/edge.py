@@ -1,5 +1,5 @@
-"""What every request passes, as plain ASGI: correlation id, size limit, how old what was read is, metrics, one log
-line, and the answer to what nobody expected."""
+"""What every request passes, as plain ASGI: correlation id, whether it is for this gateway, size limit, how old what
+was read is, metrics, one log line, and the answer to what nobody expected."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from gateway.cards import contains_card_number
 from gateway.freshness import reading
 from gateway.metrics import Metrics
 from gateway.problems import CORRELATION, TYPE, Problem, response
+from gateway.roles import Role, misdirected
 from gateway.webhooks import PATHS
 
 MAX_BODY = 256 * 1024
@@ -36,9 +37,10 @@ log = structlog.get_logger("gateway.access")
 class Edge:
     """Wraps the application. The correlation id is in `scope[CORRELATION]`, in every log line and in the answer."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, role: Role = Role.ALL) -> None:
         self._app = app
         self._metrics = metrics
+        self._role = role
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -63,6 +65,9 @@ class Edge:
 
         try:
             with reading() as read:
+                if (problem := misdirected(self._role, scope["method"], scope["path"])) is not None:
+                    await response(problem, scope)(scope, receive, answer)
+                    return
                 await self._app(scope, _limited(scope, receive), answer)
         except Exception:
             # The last resort: an exception here is a bug. Its text may hold anything, so users don't get it.

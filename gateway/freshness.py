@@ -49,8 +49,9 @@ class Freshness:
                 key=lambda moment: not _covers(offsets, moment[1], view.sources),
             )
             if reached_moments:
-                moment, _ = self._moments[reached_moments - 1]
-                self._as_of[name] = max(moment, self._as_of.get(name, moment))
+                self._as_of[name], _ = self._moments[reached_moments - 1]
+            else:
+                self._as_of.pop(name, None)  # it was emptied
         if len(self._as_of) == len(VIEWS):
             oldest = min(self._as_of.values())
             self._moments = [moment for moment in self._moments if moment[0] >= oldest]

@@ -13,6 +13,8 @@ from http import HTTPStatus
 import structlog
 import uvicorn
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from starlette.routing import BaseRoute
 
 from gateway import openapi, problems
 from gateway.auth import Authenticator
@@ -27,6 +29,7 @@ from gateway.monitor import Monitor
 from gateway.preferences import PreferenceTable
 from gateway.promotions import Promotions
 from gateway.queries import Views
+from gateway.roles import Role, misdirected
 from gateway.routes import (
     audit,
     exceptions,
@@ -55,6 +58,16 @@ STOP_WITHIN = 3
 """Seconds that requests under way get when the process is told to stop."""
 
 log = structlog.get_logger(__name__)
+
+
+def run_command(settings: Settings, name: str) -> None:
+    """`run`, for commands only."""
+    run(settings.model_copy(update={"gateway_role": Role.COMMAND}), name)
+
+
+def run_query(settings: Settings, name: str) -> None:
+    """`run`, for queries only."""
+    run(settings.model_copy(update={"gateway_role": Role.QUERY}), name)
 
 
 def run(settings: Settings, name: str) -> None:
@@ -109,6 +122,7 @@ def create_parts(settings: Settings) -> Parts:
         views=Views(settings),
         addresses=Addresses(vault(settings)),
         metrics=Metrics(),
+        role=Role(settings.gateway_role),
     )
 
 
@@ -119,27 +133,29 @@ def create_app(parts: Parts, name: str = "gateway", on_dead: Callable[[], None] 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         schemas_registry.subjects()  # reads its files now rather than during a request
-        parts.bus.start()
+        if parts.role is not Role.QUERY:
+            parts.bus.start()
+            parts.preferences.start()
+            parts.promotions.start()
         parts.catalogue.start()
-        parts.preferences.start()
-        parts.promotions.start()
-        watching = asyncio.create_task(monitor.run(), name="monitor")
-        counting = asyncio.create_task(parts.metrics.business.run(parts.views), name="business metrics")
-        log.info("started", instance=parts.bus.address)
+        background = [asyncio.create_task(monitor.run(), name="monitor")]
+        if parts.role is not Role.COMMAND:
+            background.append(asyncio.create_task(parts.metrics.business.run(parts.views), name="business metrics"))
+        log.info("started", instance=parts.bus.address, role=parts.role)
         try:
             yield
         finally:
-            watching.cancel()
-            counting.cancel()
+            for task in background:
+                task.cancel()
             await parts.views.close()
-            feeds = (parts.catalogue.feed, parts.preferences.feed, parts.promotions.feed)
-            await asyncio.gather(*(asyncio.to_thread(feed.stop, 1) for feed in feeds))
-            await asyncio.to_thread(parts.bus.stop)
+            await asyncio.gather(*(asyncio.to_thread(feed.stop, 1) for feed in parts.feeds().values()))
+            if parts.role is not Role.QUERY:
+                await asyncio.to_thread(parts.bus.stop)
             log.info("stopped")
 
     app = FastAPI(
         title="OMS",
-        description="Order management: commands in, queries out.",
+        description="Order management: commands in, queries out. `X-View-Lag`: seconds that an answer is old at most.",
         version="1",
         lifespan=lifespan,
         responses={
@@ -151,7 +167,7 @@ def create_app(parts: Parts, name: str = "gateway", on_dead: Callable[[], None] 
     app.state.monitor = monitor
     problems.install(app)
     openapi.install(app)
-    app.add_middleware(Edge, metrics=parts.metrics)
+    app.add_middleware(Edge, metrics=parts.metrics, role=parts.role)
     for routes in (
         orders,
         reorder,
@@ -171,7 +187,15 @@ def create_app(parts: Parts, name: str = "gateway", on_dead: Callable[[], None] 
     ):
         app.include_router(routes.router)
     dashboard.install(app, parts)
+    app.router.routes[:] = [route for route in app.routes if _answered(route, parts.role)]
     return app
+
+
+def _answered(route: BaseRoute, role: Role) -> bool:
+    """Whether a gateway of this role has the route. (What it hasn't got is answered by the edge: it is misdirected.)"""
+    if not isinstance(route, APIRoute):
+        return True
+    return all(misdirected(role, method, route.path) is None for method in route.methods or ())
 
 
 def _listen(settings: Settings) -> socket.socket:

@@ -15,21 +15,20 @@ from confluent_kafka.admin import OffsetSpec
 
 from gateway.call import Parts
 from gateway.freshness import TOPICS, Offsets
-from gateway.problems import Problem
+from gateway.roles import Role
 from runtime import health, kafka, stack
 from runtime.feed import Feed
 
 LOOK = 1.0
 """Seconds between looks."""
 KAFKA_TIMEOUT = 1.5
-CLICKHOUSE_TIMEOUT = 2.0
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """How a dependency is. Without a `needed` one no command can be taken."""
+    """How a dependency is. Without a `needed` one this gateway can't do what its role is: take commands, or read."""
 
     ready: bool
     needed: bool
@@ -42,6 +41,7 @@ class Monitor:
     def __init__(self, parts: Parts, name: str, on_dead: Callable[[], None]) -> None:
         self._parts = parts
         self._name = name
+        self._commands = parts.role is not Role.QUERY
         self._on_dead = on_dead
         self._admin = kafka.admin(parts.settings)
         self.conditions: dict[str, Condition] = {}
@@ -59,24 +59,30 @@ class Monitor:
 
     async def look(self) -> None:
         parts = self._parts
-        broker, clickhouse, crash_loops, _ = await asyncio.gather(
-            asyncio.to_thread(self._kafka),
-            self._clickhouse(),
-            asyncio.to_thread(self._crash_loops),
-            self._freshness(),
+        broker, (at, ends), crash_loops = await asyncio.gather(
+            asyncio.to_thread(self._kafka), asyncio.to_thread(self._ends), asyncio.to_thread(self._crash_loops)
         )
-        feeds = self._feeds()
+        await parts.views.look(at, ends)
+        feeds = parts.feeds()
+        readable = any(server.answers for server in parts.views.servers)
         self.conditions = {
             "kafka": broker,
-            **{name: _following(feed.caught_up.is_set(), feed.lag) for name, feed in feeds.items()},
+            **{name: self._following(feed) for name, feed in feeds.items()},
             "processes": crash_loops,
-            "clickhouse": clickhouse,
+            **{
+                server.name: Condition(
+                    server.answers,
+                    not self._commands and not readable,
+                    "answers" if server.answers else "does not answer",
+                )
+                for server in parts.views.servers
+            },
         }
         metrics = parts.metrics
         metrics.waiting.set(parts.bus.waiting)
         for name, feed in feeds.items():
             metrics.lag.labels(name).set(feed.lag)
-        for view, seconds in parts.views.freshness.lags():
+        for view, seconds in parts.views.asked.freshness.lags():
             metrics.view_lag.labels(view).set(seconds)
         for name, condition in self.conditions.items():
             metrics.ready.labels(name).set(condition.ready)
@@ -85,15 +91,6 @@ class Monitor:
         if dead:
             log.critical("a feed's thread has ended")
             self._on_dead()
-
-    def _feeds(self) -> dict[str, Feed]:
-        parts = self._parts
-        return {
-            "replies": parts.bus.replies,
-            "catalogue": parts.catalogue.feed,
-            "promotions": parts.promotions.feed,
-            "preferences": parts.preferences.feed,
-        }
 
     def _state(self, dead: bool) -> health.State:
         if dead:
@@ -108,7 +105,7 @@ class Monitor:
     def _facts(self) -> dict[str, Any]:
         waiting = [name for name, condition in self.conditions.items() if not condition.ready]
         return {
-            "lag": sum(feed.lag for feed in self._feeds().values()),
+            "lag": sum(feed.lag for feed in self._parts.feeds().values()),
             "waiting": self._parts.bus.waiting,
             "not_ready": waiting,
         }
@@ -117,32 +114,16 @@ class Monitor:
         try:
             brokers = self._parts.bus.producer.list_topics("order.commands", timeout=KAFKA_TIMEOUT).brokers
         except KafkaException as error:
-            return Condition(False, True, str(error.args[0].str()))
-        return Condition(True, True, f"{len(brokers)} broker(s)")
+            return Condition(False, self._commands, str(error.args[0].str()))
+        return Condition(True, self._commands, f"{len(brokers)} broker(s)")
 
-    async def _clickhouse(self) -> Condition:
-        try:
-            async with asyncio.timeout(CLICKHOUSE_TIMEOUT):
-                answers = await self._parts.views.ping()
-        except TimeoutError:
-            answers = False
-        return Condition(answers, False, "answers" if answers else "does not answer: orders can be placed, not read")
-
-    async def _freshness(self) -> None:
-        """Tell the views where the topics end. While one of the two is away, what is read only grows older."""
-        if (found := await asyncio.to_thread(self._ends)) is not None:
-            try:
-                async with asyncio.timeout(CLICKHOUSE_TIMEOUT):
-                    await self._parts.views.look(*found)
-            except (Problem, TimeoutError):
-                return  # the views log it, and the condition of ClickHouse says so
-
-    def _ends(self) -> tuple[float, Offsets] | None:
-        """(when they were asked for, the ends of the topics that views are made of); None when Kafka does not say."""
+    def _ends(self) -> tuple[float | None, Offsets]:
+        """(when they were asked for, the ends of the topics that views are made of); None when Kafka does not say:
+        then what is read only grows older."""
         try:
             topics = self._admin.list_topics(timeout=KAFKA_TIMEOUT).topics
             if not topics.keys() >= TOPICS:
-                return None
+                return None, {}
             latest = {
                 TopicPartition(topic, partition): OffsetSpec.latest()
                 for topic in TOPICS
@@ -155,16 +136,17 @@ class Monitor:
                 ends[to.topic][to.partition] = answer.result().offset
             return at, ends
         except KafkaException:
-            return None  # the condition of Kafka says so
+            return None, {}  # the condition of Kafka says so
+
+    def _following(self, feed: Feed) -> Condition:
+        if not feed.caught_up.is_set():
+            return Condition(False, self._commands, "still reading")
+        return Condition(True, self._commands, f"{feed.lag} message(s) behind")
 
     def _crash_loops(self) -> Condition:
         report = stack.read_report(self._parts.settings.data_dir)
         if report is None:
-            return Condition(True, True, "no supervisor here")
+            return Condition(True, self._commands, "no supervisor here")
         if report.crash_loops:
-            return Condition(False, True, f"crash loop: {', '.join(report.crash_loops)}")
-        return Condition(True, True, "no crash loop")
-
-
-def _following(caught_up: bool, lag: int) -> Condition:
-    return Condition(caught_up, True, f"{lag} message(s) behind" if caught_up else "still reading")
+            return Condition(False, self._commands, f"crash loop: {', '.join(report.crash_loops)}")
+        return Condition(True, self._commands, "no crash loop")

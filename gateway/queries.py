@@ -1,4 +1,8 @@
-"""Reads from the views in ClickHouse: the statements of `gateway/sql`, over the async client."""
+"""Reads from the views in ClickHouse: the statements of `gateway/sql`, over the async client.
+
+Where there are two ClickHouses with the views, the second is asked when the first does not answer, within the same
+request, and instead of it until it answers again.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +10,18 @@ import asyncio
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from functools import cache
 from importlib.resources import files
 from typing import Any, TypeVar
 
 import orjson
 import structlog
-from aiohttp import ClientError
-from clickhouse_connect.driver.exceptions import Error as ClickHouseError
 
 from analytics import kpis
-from analytics.clickhouse import connect_async
-from gateway.freshness import Freshness, Offsets, Reading, include, note, reading, views_in
-from gateway.problems import unavailable
+from gateway.freshness import Offsets, Reading, include, note, reading, views_in
+from gateway.problems import Problem, unavailable
+from gateway.server import FAILED, Server
 from runtime.settings import Settings
 from schemas.order import Order
 
@@ -35,8 +37,6 @@ PATIENCE = 5.0
 
 T = TypeVar("T")
 
-UNREACHABLE = (ClickHouseError, ClientError, OSError, TimeoutError)
-
 log = structlog.get_logger(__name__)
 
 
@@ -51,15 +51,14 @@ def sql(name: str) -> str:
 
 
 class Views:
-    """Every method raises Problem (503) when ClickHouse does not answer."""
+    """Every method raises Problem (503) when no ClickHouse answers."""
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._client: Any = None
-        self._connecting = asyncio.Lock()
+        self.servers = [Server("clickhouse", settings)]
+        if (url := settings.clickhouse_replica_url) is not None:
+            self.servers.append(Server("clickhouse-replica", settings.model_copy(update={"clickhouse_url": url})))
         self._watch = Watch(self._look)
         self._looked = Reading()
-        self.freshness = Freshness()
 
     async def rows(self, statement: str, **parameters: Any) -> list[dict[str, Any]]:
         """The rows of a statement of `gateway/sql` as JSON objects."""
@@ -114,55 +113,59 @@ class Views:
     @asynccontextmanager
     async def kpi_stream(self, kpi: kpis.Kpi, what: kpis.Asked) -> AsyncIterator[AsyncIterator[list[kpis.Row]]]:
         """The same in blocks, as they come."""
-        as_of = self._as_of(kpi.sql)
-        with _answering(kpi.name):
-            async with kpis.stream_async(await self._connected(), kpi, what) as blocks:
-                note(kpi.sql, as_of)
+        async with AsyncExitStack() as open_:
+
+            def ask(client: Any) -> Awaitable[AsyncIterator[list[kpis.Row]]]:
+                return open_.enter_async_context(kpis.stream_async(client, kpi, what))
+
+            blocks = await self._ask(kpi.name, kpi.sql, ask)
+            with _answering(kpi.name):
                 yield blocks
 
-    async def look(self, at: float, ends: Offsets) -> None:
-        """See how far the views have come, given the ends that the topics had at this time (monotonic)."""
-        self.freshness.look(at, ends, await self.rows("progress"))
+    async def look(self, at: float | None, ends: Offsets) -> None:
+        """See which servers answer and how far their views have come (`Server.look`)."""
+        await asyncio.gather(*(server.look(at, ends) for server in self.servers))
 
-    async def ping(self) -> bool:
-        try:
-            return bool(await (await self._connected()).ping())
-        except UNREACHABLE:
-            return False
+    @property
+    def asked(self) -> Server:
+        """The server that the next statement goes to."""
+        return self._in_turn()[0]
 
     async def close(self) -> None:
         self._watch.close()
-        if self._client is not None:
-            await self._client.close()
+        for server in self.servers:
+            await server.close()
+
+    def _in_turn(self) -> list[Server]:
+        """One that is back after a while answers at once, but has not caught up yet."""
+        return sorted(self.servers, key=lambda server: (not server.answers, server.behind))
 
     async def _ask(self, name: str, statement: str, ask: Callable[[Any], Awaitable[T]]) -> T:
-        # Before it is asked: what comes into the views meanwhile may or may not be in the answer.
-        as_of = self._as_of(statement)
-        with _answering(name):
-            found = await ask(await self._connected())
-        note(statement, as_of)
-        return found
+        for server in self._in_turn():
+            # Before it is asked: what comes into the views meanwhile may or may not be in the answer.
+            as_of = server.freshness.as_of(views_in(statement))
+            try:
+                found = await ask(await server.client())
+            except FAILED as error:
+                server.failed(name, error)
+                continue
+            note(statement, as_of)
+            return found
+        raise _unreadable()
 
-    def _as_of(self, statement: str) -> float | None:
-        return self.freshness.as_of(views_in(statement))
 
-    async def _connected(self) -> Any:
-        if self._client is None:
-            async with self._connecting:
-                if self._client is None:
-                    self._client = await connect_async(
-                        self._settings, connect_timeout=2, send_receive_timeout=30, connector_limit_per_host=32
-                    )
-        return self._client
+def _unreadable() -> Problem:
+    return unavailable("clickhouse-unavailable", "Reading is not possible at the moment.")
 
 
 @contextmanager
 def _answering(statement: str) -> Iterator[None]:
+    """While an answer comes, it is too late to ask somebody else."""
     try:
         yield
-    except UNREACHABLE as error:
-        log.warning("ClickHouse did not answer", statement=statement, error=str(error)[:500])
-        raise unavailable("clickhouse-unavailable", "Reading is not possible at the moment.") from error
+    except FAILED as error:
+        log.warning("ClickHouse stopped answering", statement=statement, error=str(error)[:500])
+        raise _unreadable() from error
 
 
 def _order(row: dict[str, Any]) -> Order:

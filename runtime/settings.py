@@ -43,6 +43,9 @@ class Settings(BaseSettings):
     # Gateway
     gateway_host: str = "127.0.0.1"
     gateway_port: int = Field(default=8080, ge=0, le=65535)
+    gateway_role: Literal["command", "query", "all"] = Field(
+        default="all", description="which requests it answers (gateway/roles.py)"
+    )
     gateway_instance: str = Field(default="gateway-0", description="unique per gateway process; the reply address")
     jwt_key_file: Path | None = Field(default=None, description="HS256 key; default: made at first start in data_dir")
     jwks_url: str | None = Field(default=None, description="production: keys of the identity provider")

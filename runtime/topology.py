@@ -146,6 +146,7 @@ class Gateway(_Process):
     """HTTP in, commands out."""
 
     run: Target
+    instances: dict[Profile, Annotated[int, Field(ge=0)]] = Field(description="0: that profile does without it")
 
 
 class Service(_Strict):

@@ -34,6 +34,8 @@ def test_a_view_is_as_of_the_newest_moment_that_it_has_reached() -> None:
     assert found.as_of(["orders"]) == 2.0
     found.look(5.0, ends(order_states=30), [progress("orders", "order.states", 30)])
     assert found.as_of(["orders"]) == 5.0
+    found.look(6.0, ends(order_states=30), [])
+    assert found.as_of(["orders"]) == 1.0  # emptied, to be filled again: there was nothing then
 
 
 def test_views_are_told_apart_and_several_are_as_old_as_the_oldest() -> None:

@@ -13,11 +13,16 @@ import yaml
 from deploy.healthcheck import complaint
 from runtime import health
 from runtime.settings import Settings, settings
-from runtime.topology import load
+from runtime.topology import Process, load
 
 ROOT = Path(__file__).parents[2]
-BESIDES = {"apply", "schema-registry", "fill-registry", "prometheus", "grafana"}
-"""One-shots, and what only outside consumers and onlookers need."""
+BESIDES = {"apply", "schema-registry", "fill-registry", "proxy", "prometheus", "grafana"}
+"""One-shots, the way in, and what only outside consumers and onlookers need."""
+
+
+def processes() -> list[Process]:
+    """Those that production has."""
+    return [process for process in load().processes() if process.instances["production"]]
 
 
 @cache
@@ -36,14 +41,13 @@ def test_it_fits_the_compose_schema() -> None:
 
 
 def test_every_process_and_service_of_the_topology_is_there_and_nothing_else() -> None:
-    topology = load()
-    named = {process.name for process in topology.processes()} | set(topology.services)
+    named = {process.name for process in processes()} | set(load().services)
     assert set(compose()["services"]) == named | BESIDES
 
 
 def test_every_process_is_started_by_oms_run_after_the_topics_and_what_it_needs() -> None:
     services = compose()["services"]
-    for process in load().processes():
+    for process in processes():
         service = services[process.name]
         assert service["command"] == ["run", process.name]
         assert service["depends_on"]["apply"] == {"condition": "service_completed_successfully"}, process.name
