@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import signal
 import socket
 import sys
@@ -12,9 +13,8 @@ from http import HTTPStatus
 
 import structlog
 import uvicorn
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
-from starlette.routing import BaseRoute
 
 from gateway import openapi, problems
 from gateway.auth import Authenticator
@@ -185,17 +185,22 @@ def create_app(parts: Parts, name: str = "gateway", on_dead: Callable[[], None] 
         webhooks_payments,
         webhooks_logistics,
     ):
-        app.include_router(routes.router)
-    dashboard.install(app, parts)
-    app.router.routes[:] = [route for route in app.routes if _answered(route, parts.role)]
+        app.include_router(_of_role(routes.router, parts.role))
+    if parts.role is not Role.COMMAND:
+        dashboard.install(app, parts)
     return app
 
 
-def _answered(route: BaseRoute, role: Role) -> bool:
-    """Whether a gateway of this role has the route. (What it hasn't got is answered by the edge: it is misdirected.)"""
-    if not isinstance(route, APIRoute):
-        return True
-    return all(misdirected(role, method, route.path) is None for method in route.methods or ())
+def _of_role(router: APIRouter, role: Role) -> APIRouter:
+    """The routes that a gateway of this role has. (For the others the edge answers: they are misdirected.)"""
+    found = copy.copy(router)
+    found.routes = [
+        route
+        for route in router.routes
+        if isinstance(route, APIRoute)
+        and all(misdirected(role, method, route.path) is None for method in route.methods or ())
+    ]
+    return found
 
 
 def _listen(settings: Settings) -> socket.socket:
