@@ -104,7 +104,7 @@ class Asking(threading.Thread):
 
 
 def test_every_view_at_once_while_orders_come_in_and_queries_go_on(world: World) -> None:
-    known = len({one.message.order_id for one in world.lying() if one.topic == "order.events"})
+    known = len({one.message.order_id for one in world.lying() if one.topic == "order.events" and one.message})
     asking = Asking(world)
     asking.start()
     running = start(world, "--all")
@@ -256,19 +256,26 @@ def test_who_was_forgotten_is_not_brought_back(world: World) -> None:
     assert "Person 4" in persons(world)
 
 
+DIES_BEFORE_THE_SWAP = """
+import os, signal, sys
+from pathlib import Path
+from processors.sinks import beside, rebuild_cli
+
+beside.Beside.swap = lambda side: os.kill(os.getpid(), signal.SIGKILL)
+rebuild_cli.command(["personal"], data_dir=Path(sys.argv[1]))
+"""
+
+
 def test_who_is_forgotten_in_the_middle_of_a_rebuild_is_not_brought_back_either(world: World) -> None:
     """It has read the envelopes already, and goes on when the keys are gone."""
     world.write(8)
     world.wait_until_complete()
-    running = start(world, "personal")
-    filled = "SELECT count() FROM personal.addresses__new"
-    with world.client() as client:
-        until(
-            lambda: "personal.addresses__new" in tables(world) and client.query(filled).result_rows != [(0,)], "filled"
-        )
-    running.kill()
-    running.wait(10)
-    assert "personal.addresses__new" in tables(world)
+    (world.folder / "dies.py").write_text(DIES_BEFORE_THE_SWAP)
+    path = {"PYTHONPATH": f"{ROOT}{os.pathsep}{world.folder}"}
+    with child(["dies", str(world.folder)], world.folder / "dies.out", **environment(world), **path) as dying:
+        until(lambda: dying.exit_code is not None, "it died", 60)
+        assert dying.exit_code == -signal.SIGKILL, dying.tail()
+    assert tables(world) == {"personal.addresses__new": "rebuild"}
     forget(world, "4")
     time.sleep(SETTLED)
     assert "rows are in personal.addresses__new only" in rebuild(world, "personal", code=1)

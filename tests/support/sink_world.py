@@ -32,8 +32,8 @@ from tests.support.random_lives import walked
 
 TOPICS = sorted({topic for view in VIEWS.values() for topic in view.sources})
 TABLES = tuple(view.table for view in VIEWS.values())
-PORTION = 30
-"""Messages of the random life that one `write` tells of a topic."""
+MUCH, LITTLE = 210, 15
+"""Messages of the random life that a `write` tells of a topic. After the first one something is in every view."""
 
 
 class Engine:
@@ -75,7 +75,7 @@ class World:
     # Telling
 
     def write(self, count: int) -> list[History]:
-        """Whole lives of so many orders, interleaved, and a portion of everything else."""
+        """Whole lives of so many orders, interleaved, and a portion of everything else; the first time a large one."""
         fresh = [self._story(number) for number in range(len(self.histories), len(self.histories) + count)]
         self.histories += fresh
         self.producer.begin_transaction()
@@ -86,9 +86,10 @@ class World:
                     self._tell("order.states", story.order_id, story.states[version])
         for topic in TOPICS:
             begin = self._told.get(topic, 0)
-            for record in self.life.world.records(topic)[begin : begin + PORTION]:
+            end = begin + (LITTLE if begin else MUCH)
+            for record in self.life.world.records(topic)[begin:end]:
                 self.producer.produce(topic, key=record.key, value=record.value, headers=record.headers)
-            self._told[topic] = begin + PORTION
+            self._told[topic] = end
         for story in fresh:
             for notice in self._notices(story):
                 self._tell("notification.events", story.customer, notice)

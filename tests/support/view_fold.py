@@ -285,6 +285,7 @@ class Fold:
             self._put(
                 "payments",
                 **common,
+                created_at=order.created_at,
                 **payment.model_dump(include={"attempt_id", "purpose", "status", "amount", "refunded"}),
                 **payment.model_dump(include={"requested_at", "settled_at"}),
                 number=number,
@@ -298,6 +299,7 @@ class Fold:
             self._put(
                 "refunds",
                 **common,
+                created_at=order.created_at,
                 **refund.model_dump(include={"refund_id", "attempt_id", "status", "reason", "amount", "shipping"}),
                 **refund.model_dump(include={"initiated_at", "completed_at"}),
                 rma=refund.rma or "",
@@ -309,6 +311,7 @@ class Fold:
             self._put(
                 "shipments",
                 **common,
+                created_at=order.created_at,
                 **parcel.model_dump(include={"shipment_id", "status", "attempts", "reshipped"}),
                 **parcel.model_dump(include={"shipped_at", "delivered_at"}),
                 carrier=parcel.carrier or "",
@@ -324,6 +327,7 @@ class Fold:
                 self._put(
                     "returns",
                     **common,
+                    created_at=order.created_at,
                     **back.model_dump(include={"rma", "status", "requested_at", "ended_at"}),
                     **item.model_dump(include={"line_id", "sku", "quantity", "reason", "refund", "restock"}),
                     condition=item.condition or "",
