@@ -87,7 +87,7 @@ class Rebuild:
         sides = [Beside(self._client, VIEWS[name]) for name in names]
         if cut_short := [side for side in sides if side.state() == "swapped"]:
             with self._filling(cut_short) as filling:
-                self._top_up(filling, cut_short)
+                self._top_up(filling, cut_short, cut_short)
         sides = [side for side in sides if side not in cut_short]
         if not sides:
             return
@@ -102,16 +102,18 @@ class Rebuild:
             ends = self._fill(filling, sides)
             seconds = time.monotonic() - began
             self._say(f"read {filling.read:,} messages in {seconds:.1f} s ({filling.read / seconds:,.0f}/s)")
+            if force:
+                self._say("not compared, as you wish")
             if filling.skipped:
                 self._say(f"{filling.skipped:,} of them can't be rows: `oms dlq list` has them")
-            faults = [] if force else [fault for side in sides if (fault := self._compare(filling, sides, side, ends))]
-            good = [side for side in sides if not any(side is other for other, _ in faults)]
+            faults = {} if force else self._compare_all(filling, sides, ends)
+            good = [side for side in sides if side.view.name not in faults]
             self._fill(filling, sides)  # comparing took its time
             for side in good:
                 side.swap()
-            self._top_up(filling, good)
+            self._top_up(filling, sides, good)
         if faults:
-            raise UserError("\n".join(sentence for _, sentence in faults))
+            raise UserError("\n".join(faults.values()))
 
     def drop_old(self, names: Iterable[str]) -> None:
         """The tables that rebuilds have left."""
@@ -158,10 +160,10 @@ class Rebuild:
         filling.fill(ends.offsets, targets, told)
         return ends
 
-    def _top_up(self, filling: Filling, sides: Sequence[Beside]) -> None:
-        """After the swap: what the sink wrote to the old tables since they were compared, and the end."""
-        self._fill(filling, sides, swapped=sides)
-        for side in sides:
+    def _top_up(self, filling: Filling, sides: Sequence[Beside], swapped: Sequence[Beside]) -> None:
+        """After the swap of some of them: what the sink wrote to their old tables last, and the end."""
+        self._fill(filling, sides, swapped)
+        for side in swapped:
             side.end()
             kept = f"is {side.old}" if side.has_old() else "is gone, as it held personal data"
             self._say(f"{side.view.name}: swapped; the old table {kept}")
@@ -178,9 +180,12 @@ class Rebuild:
 
     # Comparing
 
-    def _compare(
-        self, filling: Filling, sides: Sequence[Beside], side: Beside, ends: _Ends
-    ) -> tuple[Beside, str] | None:
+    def _compare_all(self, filling: Filling, sides: Sequence[Beside], ends: _Ends) -> dict[str, str]:
+        """What is wrong with new tables, by view."""
+        found = {side.view.name: self._compare(filling, sides, side, ends) for side in sides}
+        return {name: fault for name, fault in found.items() if fault is not None}
+
+    def _compare(self, filling: Filling, sides: Sequence[Beside], side: Beside, ends: _Ends) -> str | None:
         """What is wrong with the new table, in a sentence; None when it may be the live one."""
         self._await_sink(side, ends)
         unfilled: set[str] = set()
@@ -200,7 +205,7 @@ class Rebuild:
                 break
             differ, fresh = comparison.columns(buckets, ends.settled)
             if not fresh:
-                return side, _fault(side, old, sorted(differ))
+                return _fault(side, old, sorted(differ))
             unfilled |= fresh
         name = side.view.name
         busy = f"; {len(found):,} that change all the time were not compared" if found else ""
@@ -248,6 +253,6 @@ def _fault(side: Beside, found: Sequence[Difference], columns: Sequence[str]) ->
     ]
     name = side.view.name
     return (
-        f"{name}: {' and '.join(parts)}. Nothing was swapped. If the new table is the right one, "
+        f"{name}: {' and '.join(parts)}. It was not swapped. If the new table is the right one, "
         f"`oms rebuild {name} --force`; to fill it once more from the beginning, `oms rebuild {name} --afresh`."
     )
