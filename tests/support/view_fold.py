@@ -422,6 +422,9 @@ class _Json(str):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, str) and bool(other) and _text(orjson.loads(other)) == str.__str__(self)
 
+    def __ne__(self, other: object) -> bool:
+        return not self == other  # str has an own one
+
     __hash__ = str.__hash__
 
 
