@@ -52,7 +52,7 @@ class Beside:
         """The new table lacks a column that a migration has given the live one since: it can't be filled."""
         if f"{self._name}__new" not in self._tables():
             return
-        parameters = {"database": self._database, "table": f"{self._name}__new", "columns": self.view.columns}
+        parameters = {"database": self._database, "table": f"{self._name}__new", "columns": list(self.view.columns)}
         ((known,),) = self._client.query(_sql("columns.sql"), parameters).result_rows
         if known < len(self.view.columns):
             self._run("drop.sql", table=f"{self._name}__new")

@@ -40,7 +40,7 @@ class Comparison:
         self._client = client
         self._database, _, self._live = view.table.partition(".")
         self._new = new.partition(".")[2]
-        self._parameters = {"identity": view.identity, "except": list(excepted), "buckets": _BUCKETS}
+        self._parameters = {"identity": list(view.identity), "except": list(excepted), "buckets": _BUCKETS}
 
     def suspects(self) -> tuple[int, list[int]]:
         """(rows in the new table, buckets in which the two tables differ)"""
