@@ -198,8 +198,8 @@ def test_a_table_that_is_not_the_same_is_not_swapped_in(world: World) -> None:
             parameters={"id": changed},
         )
         client.command(
-            "INSERT INTO oms.orders SELECT * REPLACE ('nobody' AS order_id) FROM oms.orders FINAL"
-            " WHERE order_id = {id:String}",
+            "INSERT INTO oms.orders SELECT * REPLACE ('nobody' AS order_id)"
+            " FROM (SELECT * FROM oms.orders FINAL WHERE order_id = {id:String})",
             parameters={"id": changed},
         )
     time.sleep(SETTLED)
