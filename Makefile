@@ -55,7 +55,7 @@ schemas: $(INSTALLED) ## what is made of the code: Avro schemas that changed, do
 	@$(BIN)/python -m tests.schemas.golden
 
 chaos: $(INSTALLED) ## only the tests that break things
-	@OMS_LIVES=1000 OMS_AWAY_SECONDS=60 $(BIN)/pytest tests/simulation/test_lives.py \
+	@OMS_CHAOS=1 OMS_LIVES=1000 OMS_AWAY_SECONDS=60 $(BIN)/pytest tests/simulation/test_lives.py \
 	    tests/integration/test_breaking.py tests/integration/test_lives.py tests/integration/test_time.py \
 	    tests/integration/test_sink.py tests/integration/test_rebuild.py tests/integration/test_views_replica.py
 
