@@ -87,7 +87,7 @@ class Monitor:
         for name, condition in self.conditions.items():
             metrics.ready.labels(name).set(condition.ready)
         dead = not all(feed.alive for feed in feeds.values())
-        await asyncio.to_thread(health.report, self._name, self._state(dead), **self._facts())
+        await asyncio.to_thread(health.report, self._name, self._state(dead), of=parts.settings, **self._facts())
         if dead:
             log.critical("a feed's thread has ended")
             self._on_dead()

@@ -31,6 +31,7 @@ Send = Callable[[Message], Awaitable[None]]
 _THREADS: dict[User, int] = {"default": 16, "analyst": 2}
 _ANALYSTS_WAITING = 32
 _CHUNK_BYTES = 1 << 20
+_KILL_AGAIN_SECONDS = 0.1
 _COMPRESS_FROM_BYTES = 4096
 
 _STATUS = {
@@ -162,9 +163,12 @@ class HttpInterface:
         if running.done():
             return running.result()
         if not work.cancel():
-            await asyncio.to_thread(self._engine.kill, query)
+            # Again and again: one that is still being made ready is not yet among those that can be killed.
+            while not running.done():
+                await asyncio.to_thread(self._engine.kill, query)
+                await asyncio.wait([running], timeout=_KILL_AGAIN_SECONDS)
             with suppress(ClickHouseError):
-                _close(await running)
+                _close(running.result())
         raise ClientGoneError
 
     async def _send(

@@ -7,13 +7,14 @@ failed. `facts` are small JSON values, such as {"lag": 12}.
 from __future__ import annotations
 
 import os
+import threading
 import time
 from pathlib import Path
 from typing import Any, Literal
 
 import orjson
 
-from runtime.settings import settings
+from runtime.settings import Settings, settings
 
 State = Literal["starting", "ready", "degraded", "failed"]
 
@@ -22,12 +23,15 @@ def path(data_dir: Path, name: str, slot: int) -> Path:
     return data_dir / "run" / f"{name}-{slot}.json"
 
 
-def report(name: str, state: State, **facts: Any) -> None:
-    """Say how this process is. Cheap enough for once a second; not for once a message."""
-    here = settings()
+def report(name: str, state: State, *, of: Settings | None = None, **facts: Any) -> None:
+    """Say how this process (`of` its settings, or those given) is. Cheap enough for once a second, not once a message.
+
+    Threads may call it at the same time.
+    """
+    here = of or settings()
     target = path(here.data_dir, name, here.slot)
     target.parent.mkdir(parents=True, exist_ok=True)
-    fresh = target.with_suffix(f".{os.getpid()}.tmp")
+    fresh = target.with_suffix(f".{os.getpid()}-{threading.get_ident()}.tmp")
     fresh.write_bytes(
         orjson.dumps(
             {

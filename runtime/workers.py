@@ -293,7 +293,7 @@ class _Worker:
         for (topic, number), progress in list(self._partitions.items()):
             _, high = consumer.get_watermark_offsets(TopicPartition(topic, number), cached=True)
             lag += max(0, high - progress.position) if progress.position else max(0, high)
-        facts = {
+        facts: dict[str, Any] = {
             "lag": lag,
             "partitions": len(self._partitions),
             "in_flight": self._pending,

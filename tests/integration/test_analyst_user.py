@@ -17,6 +17,7 @@ import pytest
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import Error
 
+from runtime.clickhouse_engine import ANALYST_SECONDS
 from tests.support.embedded import PASSWORD, connect, engine
 
 ANALYST_PASSWORD = "curious"
@@ -399,7 +400,7 @@ def test_two_run_at_a_time_some_wait_and_more_are_refused(port: int, client: Cli
             while len(refused) < 6:
                 done, _ = await asyncio.wait(waiting, timeout=0.1, return_when=asyncio.FIRST_COMPLETED)
                 refused = [task.result().status_code for task in done]
-            assert await asyncio.to_thread(analysts_running, client) == 2
+            await asyncio.to_thread(until_running, client, 2)
             for task in waiting:
                 task.cancel()
             await asyncio.gather(*waiting, return_exceptions=True)
@@ -429,6 +430,15 @@ def test_two_heavy_queries_of_analysts_stand_in_nobodys_way(port: int, http: htt
         until_running(client, 2)
         assert client.query("SELECT version FROM oms.orders FINAL WHERE id = 'o1'").result_rows == [(1,)]
     assert ask(http, "SELECT 1").text == "1\n"
+
+
+def test_who_leaves_before_the_query_has_begun_gives_the_place_back(port: int, http: httpx.Client) -> None:
+    for milliseconds in range(30):
+        with leaving(port, HEAVY):
+            time.sleep(milliseconds / 1000)
+    began = time.monotonic()
+    assert ask(http, "SELECT 1").text == "1\n"
+    assert time.monotonic() - began < ANALYST_SECONDS / 2
 
 
 def test_an_analyst_who_leaves_ends_no_query_of_others(port: int, client: Client) -> None:
