@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import pytest
 
 from runtime.settings import Settings
 from tests.support.parts import kafka_broker
-
-# Known to fail on a busy machine: comparing refuses tables of relaxed views that are the same (docs/analytics.md says
-# what to do then). `make chaos` runs it; it belongs here as soon as that is found.
-collect_ignore = [] if "OMS_CHAOS" in os.environ else ["test_rebuild.py"]
 
 
 @pytest.fixture(scope="session")
