@@ -29,6 +29,7 @@ from runtime.errors import UserError
 from runtime.settings import Settings
 from runtime.stack import read_stack
 from sandbox import bench_reads as reads
+from sandbox import bench_views as views
 from sandbox.catalogue import add_stock, catalogue
 from sandbox.client import session
 from sandbox.load import GENERATOR, Load, Result, parse, processes
@@ -48,12 +49,15 @@ class Mode(StrEnum):
     LATENCY = "latency"
     SATURATION = "saturation"
     READS = "reads"
+    VIEWS = "views"
 
 
 def bench(
     mode: Annotated[
         Mode,
-        typer.Option(help="two loads; more and more until it doesn't keep up; or reading, by the amount of orders"),
+        typer.Option(
+            help="two loads; more and more until it doesn't keep up; reading, by the amount of orders; or filling views"
+        ),
     ] = Mode.LATENCY,
     rate: Annotated[list[float] | None, typer.Option(help="orders a second; may be given several times")] = None,
     seconds: Annotated[float, typer.Option(help="of each load; of reads, of each question at most", min=0.05)] = 20.0,
@@ -67,10 +71,14 @@ def bench(
     """Drive the running stack (or one of its own, if none runs) with an open-loop load over HTTP; print tables and
     write them to a JSON file. `latency`: 25 and 100 orders a second; `saturation`: more and more until it doesn't
     keep up. `reads` fills a stack of its own with orders of two years, asks everything that can be asked, alone and
-    while orders come in, and shows how that grows. Exit code 1 when an accepted order was lost or a read failed."""
+    while orders come in, and shows how that grows. `views`: how fast the sink and `oms rebuild` are. Exit code 1 when
+    an accepted order was lost or a read failed."""
     console = Console()
     if mode is Mode.READS:
         _reads(console, _numbers(sizes), min(seconds, reads.SECONDS), out)
+        return
+    if mode is Mode.VIEWS:
+        _views(console, out)
         return
     with _stack(console, data_dir, url) as (settings, address, folder):
         run_async(_prepare(settings, address))
@@ -126,6 +134,14 @@ def _reads(console: Console, sizes: Sequence[int], seconds: float, out: Path) ->
     if failures:
         console.print(f"[red]{failures[0]}", highlight=False)
         raise typer.Exit(1)
+
+
+def _views(console: Console, out: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix="oms-bench-", ignore_cleanup_errors=True) as name:
+        found = views.measure(console, Path(name))
+    console.print()
+    console.print(views.table(found))
+    console.print(f"Written to {_write(out, Mode.VIEWS, {'filled': [asdict(one) for one in found]})}.")
 
 
 @contextlib.contextmanager

@@ -196,7 +196,7 @@ def prefill(folder: Path, orders: int) -> float:
         [sys.executable, "-m", "runtime.embedded_clickhouse", "--data-dir", str(folder), "--port", str(port)]
     )
     try:
-        clickhouse = _answering(Settings(data_dir=folder, clickhouse_url=f"http://127.0.0.1:{port}"))
+        clickhouse = answering(Settings(data_dir=folder, clickhouse_url=f"http://127.0.0.1:{port}"))
         try:
             migrate(clickhouse)
             today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
@@ -323,7 +323,7 @@ def _worked(folder: Path) -> float:
     return sum(usage.cpu for name, usage in processes(folder).items() if name in ("gateway", "clickhouse"))
 
 
-def _answering(settings: Settings) -> Client:
+def answering(settings: Settings) -> Client:
     """A client, once the engine has started."""
     until = time.perf_counter() + 60
     while True:
