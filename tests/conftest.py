@@ -1,9 +1,14 @@
-"""Fixtures: the real stack, started once for all tests that need it."""
+"""Fixtures: the real stack, in two kinds, each started once for all tests that need it.
+
+A stack that nobody uses takes a good part of the machine from those who measure time. So what needs none comes first,
+then what needs the first kind, and that one is stopped when the second is started.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +24,33 @@ CROWD: dict[str, dict[str, Any]] = {"fraud": {"customer_orders": 1_000_000, "add
 """The customers of all tests live in one house, which looks like fraud after fifty orders."""
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    kinds = ("stack", "impatient_stack")
+
+    def needed(item: pytest.Item) -> int:
+        found = [number for number, kind in enumerate(kinds, start=1) if kind in getattr(item, "fixturenames", ())]
+        assert len(found) < 2, f"{item.nodeid} needs two stacks, and there is one at a time"
+        return sum(found)
+
+    items.sort(key=needed)
+
+
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def running() -> Iterator[ExitStack]:
+    """What holds the stack that runs; closing it stops that one."""
+    with ExitStack() as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def stack(running: ExitStack, tmp_path_factory: pytest.TempPathFactory) -> Stack:
     """A stack with the shipped policy and real time: a paid order rests for half an hour before it is picked."""
     folder = tmp_path_factory.mktemp("stack")
-    with running_stack(folder, OMS_POLICY=str(policy(folder)), OMS_TIME_SCALE="1") as running:
-        yield running
+    return running.enter_context(running_stack(folder, OMS_POLICY=str(policy(folder)), OMS_TIME_SCALE="1"))
 
 
 @pytest.fixture(scope="session")
-def impatient_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def impatient_stack(running: ExitStack, tmp_path_factory: pytest.TempPathFactory) -> Stack:
     """A stack where an order has 10 seconds to be paid, a provider without an answer is asked again at once, a paid
     order is delivered a few seconds later, and a carrier who found nobody comes again after two seconds."""
     folder = tmp_path_factory.mktemp("impatient")
@@ -39,8 +61,10 @@ def impatient_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]
         edits={"timeout": "PT30S"},
         fulfilment={"redeliver_after": "PT20M"},  # the embedded stack's time scale is 600
     )
-    with running_stack(folder, own=True, OMS_POLICY=str(rules), OMS_PAYMENT_REQUEST_TIMEOUT="2") as running:
-        yield running
+    running.close()
+    return running.enter_context(
+        running_stack(folder, own=True, OMS_POLICY=str(rules), OMS_PAYMENT_REQUEST_TIMEOUT="2")
+    )
 
 
 @pytest.fixture(scope="session")
