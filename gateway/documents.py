@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any, get_args
 
 from pydantic import BaseModel
 
+from gateway import times
 from gateway.catalogue import Catalogue
 from processors.order.actions import allowed_actions
 from schemas.address import Address
@@ -21,7 +22,6 @@ from schemas.order import Edit, Hold, Line, Order, OrderStatus, Payment, Refund,
 OpenAddress = Callable[[Address | None, str], dict[str, Any] | None]
 """(address, the name of the field that holds the person's name) → the address in clear."""
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # How a field of an event is known to be an amount.
 _MINOR = get_args(Minor)[1].description
 _HIDDEN = frozenset({"payment_token"})
@@ -208,7 +208,7 @@ def event_json(row: dict[str, Any], data: Payload, currency: str, open_address: 
         "id": row["id"],
         "type": row["type"],
         "version": int(row["version"]),
-        "occurred_at": instant(_EPOCH + timedelta(microseconds=int(row["occurred_us"]))),
+        "occurred_at": instant(times.of(row["occurred_us"])),
         "actor": row["actor"],
         "correlation_id": row["correlation_id"],
         "causation_id": row["causation_id"],

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
+from gateway import times
 from gateway.documents import event_of_row
 from processors.order.evolve import evolve
 from schemas.base import Event
 from schemas.order import Order
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 # Fields of an order's document that say nothing of their own: the event has its version and its time, and what is
 # allowed follows from the rest.
 _DERIVED = frozenset({"version", "updated_at", "allowed_actions"})
@@ -32,7 +31,7 @@ def event(order_id: str, row: dict[str, Any]) -> Event[Any]:
         id=row["id"],
         order_id=order_id,
         version=int(row["version"]),
-        occurred_at=at(int(row["occurred_us"])),
+        occurred_at=times.of(row["occurred_us"]),
         actor=row["actor"],
         correlation_id=row["correlation_id"],
         causation_id=row["causation_id"],
@@ -83,17 +82,3 @@ def _in_list(field: str, before: list[dict[str, Any]], after: list[dict[str, Any
         for part, value in new.items():
             if old[part] != value:
                 yield {"field": f"{field}[{key}].{part}", "before": old[part], "after": value}
-
-
-def at(micros: int) -> datetime:
-    """A time as views hold it."""
-    return _EPOCH + micros * _MICROSECOND
-
-
-def micros(when: datetime) -> int:
-    """A time as views hold it, and the nearest one that they can hold: microseconds from 1970 to 2199."""
-    return min(max((when - _EPOCH) // _MICROSECOND, 0), EVER)
-
-
-EVER = (datetime(2200, 1, 1, tzinfo=UTC) - _EPOCH) // _MICROSECOND
-"""After everything."""

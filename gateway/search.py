@@ -10,13 +10,14 @@ further down now, is left out here and comes, if it does, by its newest row.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from gateway import cursor as cursors
+from gateway import times
 from gateway.ids import is_uuid
 from gateway.models import Time
 from gateway.problems import Problem
@@ -33,8 +34,6 @@ Ask = Callable[..., Awaitable[list[Row]]]
 SPARE = 20
 """Rows to look at besides those that a page needs: some will be older versions of the same orders."""
 MOST_CANDIDATES = 5_000
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_EVER = int((datetime(2200, 1, 1, tzinfo=UTC) - _EPOCH) / timedelta(microseconds=1))
 _MOST = 2**62
 
 Text = Annotated[str, Field(min_length=1, max_length=128)]
@@ -95,12 +94,12 @@ class OrderSearch(BaseModel):
             "total_min": self._minor("total_min", -_MOST),
             "total_max": self._minor("total_max", _MOST),
             "created_from": _micros(self.created_from, 0),
-            "created_to": _micros(self.created_to, _EVER),
+            "created_to": _micros(self.created_to, times.EVER),
             "updated_from": _micros(self.updated_from, 0),
-            "updated_to": _micros(self.updated_to, _EVER),
+            "updated_to": _micros(self.updated_to, times.EVER),
             "only_submitted": self.submitted_from is not None or self.submitted_to is not None,
             "submitted_from": _micros(self.submitted_from, 0),
-            "submitted_to": _micros(self.submitted_to, _EVER),
+            "submitted_to": _micros(self.submitted_to, times.EVER),
         }
 
     def _minor(self, name: str, default: int) -> int:
@@ -126,7 +125,7 @@ async def search(ask: Ask, query: OrderSearch, path: str) -> Found:
     parameters = query.parameters()
     bound = {**query.asked(), "path": path}
     by, down = query.sort.removeprefix("-"), query.sort.startswith("-")
-    at: Place = (_MOST if by == "total" else _EVER, "") if down else (-_MOST if by == "total" else 0, "")
+    at: Place = (_MOST if by == "total" else times.EVER, "") if down else (-_MOST if by == "total" else 0, "")
     if query.cursor:
         key, order_id = cursors.decode(query.cursor, bound, (int, str))
         at = key, order_id
@@ -168,10 +167,7 @@ async def _count(ask: Ask, query: OrderSearch, parameters: dict[str, Any]) -> in
 
 
 def _micros(at: datetime | None, default: int) -> int:
-    """Microseconds since 1970, within what the view can hold."""
-    if at is None:
-        return default
-    return min(max((at - _EPOCH) // timedelta(microseconds=1), 0), _EVER)
+    return default if at is None else times.micros(at)
 
 
 def _bad(field: str, detail: str) -> Problem:

@@ -10,6 +10,7 @@ from enum import StrEnum
 
 from analytics import kpis
 from analytics.kpis import Row
+from gateway import times
 from gateway.dashboard.shared import Shared
 from gateway.problems import Problem
 from gateway.queries import Views
@@ -94,7 +95,7 @@ class Contents:
         now = datetime.now(UTC)
         rows = self._views.rows
         minutes, events, exceptions = await asyncio.gather(
-            rows("orders_a_minute", from_us=_micros(now - timedelta(minutes=MINUTES)), to_us=_micros(now)),
+            rows("orders_a_minute", from_us=times.micros(now - timedelta(minutes=MINUTES)), to_us=times.micros(now)),
             rows("newest_events", limit=EVENTS),
             rows("open_exceptions"),
         )
@@ -105,7 +106,3 @@ class Contents:
         since = {"from": period.since(datetime.now(UTC))}
         found = await asyncio.gather(*(self._views.kpi(name, since) for name in names))
         return dict(zip(names, found, strict=True))
-
-
-def _micros(at: datetime) -> int:
-    return (at - kpis.EARLIEST) // timedelta(microseconds=1)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from math import log
 from typing import Any, Literal
 
 from analytics.kpis import Kpi, Row, Unit, headline, load, text
+from gateway import times
 from gateway.dashboard.contents import OTHERS, Found, Now
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 NO_BREAK = "\u00a0"
 """A space that no line breaks at."""
 
@@ -136,7 +136,7 @@ def events(rows: Sequence[Row], now: datetime) -> list[dict[str, str]]:
             # The order's own view may be a moment behind.
             "number": row["number"] or row["order_id"][:8],
             "actor": row["actor"],
-            "age": age((now - _time(row["at_us"])).total_seconds()),
+            "age": age((now - times.of(row["at_us"])).total_seconds()),
         }
         for row in rows
     ]
@@ -144,8 +144,8 @@ def events(rows: Sequence[Row], now: datetime) -> list[dict[str, str]]:
 
 def timeline(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """Of `order_events`: each with the time since the one before it."""
-    times = [_time(row["occurred_us"]) for row in rows]
-    before = [None, *times]
+    moments = [times.of(row["occurred_us"]) for row in rows]
+    before = [None, *moments]
     return [
         {
             "version": row["version"],
@@ -154,7 +154,7 @@ def timeline(rows: Sequence[Row]) -> list[dict[str, Any]]:
             "actor": row["actor"],
             "after": text((at - last).total_seconds(), "seconds") if last else "",
         }
-        for row, at, last in zip(rows, times, before, strict=False)
+        for row, at, last in zip(rows, moments, before, strict=False)
     ]
 
 
@@ -169,7 +169,7 @@ def _now(found: Now, now: datetime) -> dict[str, Any]:
             {
                 "what": words(row["kind"]),
                 "count": int(row["exceptions"]),
-                "age": age((now - _time(row["oldest_us"])).total_seconds()),
+                "age": age((now - times.of(row["oldest_us"])).total_seconds()),
             }
             for row in found.open_exceptions
         ],
@@ -207,7 +207,3 @@ def age(seconds: float) -> str:
         if seconds >= 2 * length:
             return f"{seconds // length:,.0f} {unit}"
     return f"{seconds:.0f} s"
-
-
-def _time(micros: int) -> datetime:
-    return _EPOCH + timedelta(microseconds=int(micros))

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query
 from starlette.responses import Response
 
 from gateway import cursor as cursors
-from gateway import past
+from gateway import times
 from gateway.call import StaffCall
 from gateway.documents import instant
 from gateway.models import Time
@@ -52,12 +52,12 @@ async def audit(
     }
     period = {"from": since and since.isoformat(), "to": until and until.isoformat()}
     bound = {**filters, **period, "path": router.prefix}
-    before_us, before_id = cursors.decode(cursor, bound, (int, str)) if cursor else (past.EVER, "")
+    before_us, before_id = cursors.decode(cursor, bound, (int, str)) if cursor else (times.EVER, "")
     rows = await call.parts.views.rows(
         "audit",
         **filters,
-        from_us=past.micros(since) if since else 0,
-        to_us=past.micros(until) if until else past.EVER,
+        from_us=times.micros(since) if since else 0,
+        to_us=times.micros(until) if until else times.EVER,
         before_us=before_us,
         before_id=before_id,
         limit=limit + 1,  # one more tells whether there is a next page
@@ -69,7 +69,7 @@ async def audit(
 def _shown(row: dict[str, Any]) -> dict[str, Any]:
     return {
         "id": row["id"],
-        "at": instant(past.at(int(row["at_us"]))),
+        "at": instant(times.of(row["at_us"])),
         "subject": row["subject"],
         "subject_id": row["subject_id"],
         "version": int(row["version"]) or None,

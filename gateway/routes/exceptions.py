@@ -6,7 +6,7 @@ It is written by the sagas and by the reconciliation, and read from its view: wh
 from __future__ import annotations
 
 import base64
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
 from urllib.parse import quote, urlencode
@@ -17,6 +17,7 @@ from fastapi import APIRouter, Query
 from starlette.responses import Response
 
 from gateway import cursor as cursors
+from gateway import times
 from gateway.call import Call, StaffCall, reply
 from gateway.documents import instant
 from gateway.models import Body, Words
@@ -28,8 +29,6 @@ from schemas.operations import ExceptionResolved, ExceptionRetried
 router = APIRouter(prefix="/v1/admin/exceptions", tags=["exceptions"])
 
 TOPIC = "exceptions"
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_EVER = int((datetime(2200, 1, 1, tzinfo=UTC) - _EPOCH) / timedelta(microseconds=1))
 
 
 class Resolution(Body):
@@ -51,7 +50,7 @@ async def list_exceptions(
         "kind": sorted(set(kind or [])),
         "order_id": order_id,
     }
-    before_us, before_id = cursors.decode(cursor, filters, (int, str)) if cursor else (_EVER, "")
+    before_us, before_id = cursors.decode(cursor, filters, (int, str)) if cursor else (times.EVER, "")
     rows = await call.parts.views.rows(
         "exceptions",
         exception_id="",
@@ -120,7 +119,7 @@ async def _find(call: Call, exception_id: str) -> dict[str, Any]:
         statuses=[],
         kinds=[],
         order_id="",
-        before_us=_EVER,
+        before_us=times.EVER,
         before_id="",
         limit=1,
     )
@@ -147,7 +146,7 @@ async def _tell(call: Call, row: dict[str, Any], data: Payload) -> None:
 
 
 def _shown(row: dict[str, Any]) -> dict[str, Any]:
-    opened = _EPOCH + timedelta(microseconds=int(row["opened_us"]))
+    opened = times.of(row["opened_us"])
     resolved = row["status"] == "resolved"
     return {
         "exception_id": row["exception_id"],
@@ -164,5 +163,5 @@ def _shown(row: dict[str, Any]) -> dict[str, Any]:
         "retries": int(row["retries"]),
         "resolution": row["resolution"] if resolved else None,
         "resolved_by": row["resolved_by"] if resolved else None,
-        "resolved_at": instant(_EPOCH + timedelta(microseconds=int(row["resolved_us"]))) if resolved else None,
+        "resolved_at": instant(times.of(row["resolved_us"])) if resolved else None,
     }

@@ -13,7 +13,7 @@ from fastapi import APIRouter, Query
 from starlette.responses import Response
 
 from gateway import cursor as cursors
-from gateway import past
+from gateway import past, times
 from gateway.call import Call, StaffCall, reply
 from gateway.documents import instant
 from gateway.models import Time
@@ -45,7 +45,7 @@ async def orders_as_of(
     before_us, before_id = _position(cursor, path, filters)
     rows = await call.parts.views.rows(
         "orders_as_of",
-        as_of_us=past.micros(as_of),
+        as_of_us=times.micros(as_of),
         statuses=filters["status"],
         before_us=before_us,
         before_id=before_id,
@@ -53,7 +53,7 @@ async def orders_as_of(
     )
     page = rows[:limit]
     items = [
-        {**_named(row), "created_at": instant(past.at(int(row["created_us"]))), **_state(row, "then")}
+        {**_named(row), "created_at": instant(times.of(row["created_us"])), **_state(row, "then")}
         for row in page
         if row["matches"]
     ]
@@ -78,8 +78,8 @@ async def changes_between(
     before_us, before_id = _position(cursor, path, filters)
     rows = await call.parts.views.rows(
         "changes_between",
-        from_us=past.micros(since),
-        to_us=past.micros(until),
+        from_us=times.micros(since),
+        to_us=times.micros(until),
         before_us=before_us,
         before_id=before_id,
         limit=limit + 1,
@@ -88,7 +88,7 @@ async def changes_between(
     items = [
         {
             **_named(row),
-            "changed_at": instant(past.at(int(row["changed_us"]))),
+            "changed_at": instant(times.of(row["changed_us"])),
             "before": _state(row, "before") if row["status_before"] else None,
             "after": _state(row, "after"),
             "events": row["types"],
@@ -157,7 +157,7 @@ def _state(row: dict[str, Any], when: str) -> dict[str, Any]:
 
 
 def _position(cursor: str | None, path: str, filters: dict[str, Any]) -> list[Any]:
-    return cursors.decode(cursor, {**filters, "path": path}, (int, str)) if cursor else [past.EVER, ""]
+    return cursors.decode(cursor, {**filters, "path": path}, (int, str)) if cursor else [times.EVER, ""]
 
 
 def paged(

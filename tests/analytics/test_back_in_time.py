@@ -16,7 +16,7 @@ from clickhouse_connect.driver.client import Client
 from analytics import cli
 from analytics.clickhouse import connect, connect_analyst
 from analytics.migrate import migrate
-from gateway import past, queries
+from gateway import past, queries, times
 from processors.sinks import audit_rows, order_rows, rows
 from runtime.settings import Settings
 from runtime.stack import free_port
@@ -127,12 +127,12 @@ def test_the_gateway_asks_the_same_in_pages(client: Client) -> None:
     for when in moments():
         for statuses in ([], ["CANCELLED"], ["DRAFT", "PAYMENT_CONFIRMED"]):
             found: list[dict[str, Any]] = []
-            position: tuple[int, str] = (past.EVER, "")
+            position: tuple[int, str] = (times.EVER, "")
             while True:
                 page = of_gateway(
                     client,
                     "orders_as_of",
-                    as_of_us=past.micros(when),
+                    as_of_us=times.micros(when),
                     statuses=statuses,
                     before_us=position[0],
                     before_id=position[1],
@@ -168,9 +168,9 @@ def test_what_changed_between_any_two_times_is_what_the_folds_differ_in(client: 
         page = of_gateway(
             client,
             "changes_between",
-            from_us=past.micros(since),
-            to_us=past.micros(until),
-            before_us=past.EVER,
+            from_us=times.micros(since),
+            to_us=times.micros(until),
+            before_us=times.EVER,
             before_id="",
             limit=100,
         )
