@@ -7,18 +7,16 @@ request, and instead of it until it answers again.
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from functools import cache
-from importlib.resources import files
 from typing import Any, TypeVar
 
 import orjson
 import structlog
 
 from analytics import kpis
+from analytics.statements import statement
 from gateway.freshness import Offsets, Reading, include, note, reading, views_in
 from gateway.problems import Problem, unavailable
 from gateway.server import FAILED, Server
@@ -40,14 +38,9 @@ T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 
-_INCLUDE = re.compile(r"^-- include (\w+)$", re.MULTILINE)
-
-
-@cache
 def sql(name: str) -> str:
-    """A statement of `gateway/sql`; a line `-- include NAME` stands for another file (never for a value)."""
-    text = (files(__package__) / "sql" / f"{name}.sql").read_text()
-    return _INCLUDE.sub(lambda found: sql(found[1]), text)
+    """A statement of `gateway/sql`."""
+    return statement("gateway", "sql", name)
 
 
 class Views:

@@ -79,6 +79,23 @@ def test_nothing_of_the_templates_is_left(filled: Client) -> None:
         assert not [row for row in rows if "\x01" in str(row) or "\\x01" in str(row)], view.name
 
 
+def test_the_stock_ledger_adds_up_and_some_products_run_out(filled: Client) -> None:
+    books: dict[str, list[dict[str, Any]]] = {}
+    for row in sorted(read(filled, "stock_ledger"), key=lambda row: (row["sku"], row["version"])):
+        books.setdefault(row["sku"], []).append(row)
+    for moved in books.values():
+        assert [row["version"] for row in moved] == list(range(1, len(moved) + 1))
+        assert [row["at"] for row in moved] == sorted(row["at"] for row in moved)
+        assert min(row["on_hand"] for row in moved) >= 0
+        came = sum(row["quantity"] for row in moved if row["kind"] == "adjusted")
+        assert {key: moved[-1][key] for key in ("reserved", "on_hand")} == {
+            "reserved": 0,
+            "on_hand": came - moved[-1]["shipped"],
+        }
+    ran_out = {sku for sku, moved in books.items() if any(row["on_hand"] == 0 for row in moved)}
+    assert 0 < len(ran_out) < len(books)
+
+
 def documents(client: Client) -> list[Order]:
     found = client.query("SELECT document FROM oms.orders FINAL").result_rows
     return [Order.model_validate_json(document) for (document,) in found]

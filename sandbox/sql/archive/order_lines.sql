@@ -1,20 +1,7 @@
 -- One row per version of a line, of those that arrived from {from} to {to}.
 INSERT INTO oms.order_lines
 WITH
-    text -> arrayStringConcat(
-        arrayMap(
-            (part, at) -> multiIf(
-                at = 1, part,
-                startsWith(part, 'F'), copies.front || substring(part, 2),
-                startsWith(part, 'N'), copies.number || substring(part, 2),
-                startsWith(part, 'C'), copies.customer_id || substring(part, 2),
-                toString(toDate(toUInt16(substring(part, 2, 5))) + copies.days) || substring(part, 7)
-            ),
-            splitByChar('\x01', text) AS parts,
-            arrayEnumerate(parts)
-        )
-    ) AS filled,
-    time -> time + toIntervalDay(copies.days) AS later
+-- include copied
 SELECT
     rows.* REPLACE (
         filled(rows.order_id) AS order_id,
@@ -26,5 +13,4 @@ SELECT
     )
 FROM archive.copies AS copies
 INNER JOIN archive.order_lines AS rows ON rows.order_id = copies.life
-WHERE later(rows.appended_at) >= {from:DateTime64(3, 'UTC')} AND later(rows.appended_at) < {to:DateTime64(3, 'UTC')}
-  AND copies.days BETWEEN {first_days:Int32} AND {last_days:Int32}
+-- include arrived

@@ -1,43 +1,9 @@
 -- One row per version of an order, of those that arrived from {from} to {to}.
 INSERT INTO oms.order_summaries
 WITH
-    text -> arrayStringConcat(
-        arrayMap(
-            (part, at) -> multiIf(
-                at = 1, part,
-                startsWith(part, 'F'), copies.front || substring(part, 2),
-                startsWith(part, 'N'), copies.number || substring(part, 2),
-                startsWith(part, 'C'), copies.customer_id || substring(part, 2),
-                toString(toDate(toUInt16(substring(part, 2, 5))) + copies.days) || substring(part, 7)
-            ),
-            splitByChar('\x01', text) AS parts,
-            arrayEnumerate(parts)
-        )
-    ) AS filled,
-    time -> time + toIntervalDay(copies.days) AS later
+-- include copied
 SELECT
-    rows.* REPLACE (
-        filled(rows.order_id) AS order_id,
-        filled(rows.customer_id) AS customer_id,
-        filled(rows.number) AS number,
-        filled(rows.exchange_of) AS exchange_of,
-        arrayMap(text -> filled(text), rows.tracking_numbers) AS tracking_numbers,
-        later(rows.created_at) AS created_at,
-        later(rows.submitted_at) AS submitted_at,
-        later(rows.updated_at) AS updated_at,
-        later(rows.paid_at) AS paid_at,
-        later(rows.processing_at) AS processing_at,
-        later(rows.shipped_at) AS shipped_at,
-        later(rows.delivered_at) AS delivered_at,
-        later(rows.cancelled_at) AS cancelled_at,
-        later(rows.refunded_at) AS refunded_at,
-        later(rows.return_requested_at) AS return_requested_at,
-        later(rows.promised_delivery) AS promised_delivery,
-        later(rows.estimated_delivery) AS estimated_delivery,
-        later(rows.appended_at) AS appended_at,
-        arrayMap(time -> later(time), rows.entered) AS entered
-    )
+-- include order_columns
 FROM archive.copies AS copies
 INNER JOIN archive.order_summaries AS rows ON rows.order_id = copies.life
-WHERE later(rows.appended_at) >= {from:DateTime64(3, 'UTC')} AND later(rows.appended_at) < {to:DateTime64(3, 'UTC')}
-  AND copies.days BETWEEN {first_days:Int32} AND {last_days:Int32}
+-- include arrived

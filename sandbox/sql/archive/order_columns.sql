@@ -1,0 +1,21 @@
+    rows.* REPLACE (
+        filled(rows.order_id) AS order_id,
+        filled(rows.customer_id) AS customer_id,
+        filled(rows.number) AS number,
+        filled(rows.exchange_of) AS exchange_of,
+        arrayMap(text -> filled(text), rows.tracking_numbers) AS tracking_numbers,
+        later(rows.created_at) AS created_at,
+        later(rows.submitted_at) AS submitted_at,
+        later(rows.updated_at) AS updated_at,
+        later(rows.paid_at) AS paid_at,
+        later(rows.processing_at) AS processing_at,
+        later(rows.shipped_at) AS shipped_at,
+        later(rows.delivered_at) AS delivered_at,
+        later(rows.cancelled_at) AS cancelled_at,
+        later(rows.refunded_at) AS refunded_at,
+        later(rows.return_requested_at) AS return_requested_at,
+        later(rows.promised_delivery) AS promised_delivery,
+        later(rows.estimated_delivery) AS estimated_delivery,
+        later(rows.appended_at) AS appended_at,
+        arrayMap(time -> later(time), rows.entered) AS entered
+    )
