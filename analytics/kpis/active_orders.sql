@@ -1,12 +1,12 @@
 -- Grain: one row per period, group and status in which orders of that period are now, without the final ones. Unit:
 -- orders.
 WITH
+    '' AS everything,
     -- One row per order created in [from, to) that is under way.
     active AS
     (
         SELECT
-            period_start(created_at, {grain:String}, {tz:String}) AS at,
-            '' AS everything,
+            created_at,
             currency,
             country,
             if(state = '', country, concat(country, '-', state)) AS region,
@@ -17,7 +17,7 @@ WITH
           AND created_at >= {from:DateTime64(6, 'UTC')} AND created_at < {to:DateTime64(6, 'UTC')}
     )
 SELECT
-    at,
+    period_start(created_at, {grain:String}, {tz:String}) AS at,
     {group_by:Identifier},
     status,
     count() AS orders

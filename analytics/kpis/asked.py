@@ -13,9 +13,11 @@ from .sidecars import Kpi
 
 GRAINS = ("hour", "day", "week")
 EVERYTHING = "everything"
-"""The column of every query that puts all rows into one group."""
+"""What every query has in place of a dimension, to put all rows into one group. It is a constant of the whole query: of
+a column with the same text in every row the engine would make keys (0.1 s in a million orders)."""
 EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 LATEST = datetime(2100, 1, 1, tzinfo=UTC)
+"""These two are no bounds to the SQL function `is_within`."""
 PARAMETERS = ("from", "to", "grain", "group_by", "tz", "now")
 
 

@@ -1,12 +1,12 @@
 -- Grain: one row per period, group and reason for which orders were cancelled in it. Unit: orders, and their share
 -- (0 to 1) of all that were cancelled in that period and group.
 WITH
+    '' AS everything,
     -- One row per order cancelled in [from, to).
     cancelled AS
     (
         SELECT
-            period_start(cancelled_at, {grain:String}, {tz:String}) AS at,
-            '' AS everything,
+            cancelled_at,
             currency,
             country,
             if(state = '', country, concat(country, '-', state)) AS region,
@@ -17,7 +17,7 @@ WITH
         WHERE cancelled_at >= {from:DateTime64(6, 'UTC')} AND cancelled_at < {to:DateTime64(6, 'UTC')}
     )
 SELECT
-    at,
+    period_start(cancelled_at, {grain:String}, {tz:String}) AS at,
     {group_by:Identifier},
     reason,
     count() AS orders,

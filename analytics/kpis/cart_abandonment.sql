@@ -1,13 +1,13 @@
 -- Grain: one row per period and group, the orders created in it. Unit: orders, and the abandoned ones' share (0 to 1) of
 -- those of which it is known.
 WITH
+    '' AS everything,
     -- One row per order created in [from, to). Abandoned: not submitted within 24 hours, which is known when they are
     -- over or the draft has ended.
     created AS
     (
         SELECT
-            period_start(created_at, {grain:String}, {tz:String}) AS at,
-            '' AS everything,
+            created_at,
             currency,
             country,
             if(state = '', country, concat(country, '-', state)) AS region,
@@ -18,7 +18,7 @@ WITH
         WHERE created_at >= {from:DateTime64(6, 'UTC')} AND created_at < {to:DateTime64(6, 'UTC')}
     )
 SELECT
-    at,
+    period_start(created_at, {grain:String}, {tz:String}) AS at,
     {group_by:Identifier},
     count() AS created,
     countIf(is_submitted) AS submitted,

@@ -1,12 +1,12 @@
 -- Grain: one row per period and group, the orders submitted in it. Unit: orders, and their share (0 to 1) of the
 -- submitted ones.
 WITH
+    '' AS everything,
     -- One row per order submitted in [from, to).
     submitted AS
     (
         SELECT
-            period_start(submitted_at, {grain:String}, {tz:String}) AS at,
-            '' AS everything,
+            submitted_at,
             currency,
             country,
             if(state = '', country, concat(country, '-', state)) AS region,
@@ -18,7 +18,7 @@ WITH
         WHERE submitted_at >= {from:DateTime64(6, 'UTC')} AND submitted_at < {to:DateTime64(6, 'UTC')}
     )
 SELECT
-    at,
+    period_start(submitted_at, {grain:String}, {tz:String}) AS at,
     {group_by:Identifier},
     count() AS submitted,
     countIf(paid_at IS NOT NULL) AS paid,

@@ -1,12 +1,12 @@
 -- Grain: one row per period, group and currency in which orders were paid. Unit: minor units of that currency, and shares
 -- (0 to 1) of the orders and of what they would have cost.
 WITH
+    '' AS everything,
     -- One row per order paid in [from, to).
     paid AS
     (
         SELECT
-            period_start(paid_at, {grain:String}, {tz:String}) AS at,
-            '' AS everything,
+            paid_at,
             country,
             if(state = '', country, concat(country, '-', state)) AS region,
             shipping_method,
@@ -18,7 +18,7 @@ WITH
         WHERE paid_at >= {from:DateTime64(6, 'UTC')} AND paid_at < {to:DateTime64(6, 'UTC')}
     )
 SELECT
-    at,
+    period_start(paid_at, {grain:String}, {tz:String}) AS at,
     {group_by:Identifier},
     currency,
     count() AS orders,

@@ -1,12 +1,12 @@
 -- Grain: one row per period, group and stage, the orders created in the period. Unit: orders that came to the stage, and
 -- their share (0 to 1) of the created ones and of those that came to the stage before.
 WITH
+    '' AS everything,
     -- One row per order created in [from, to).
     created AS
     (
         SELECT
-            period_start(created_at, {grain:String}, {tz:String}) AS at,
-            '' AS everything,
+            created_at,
             currency,
             country,
             if(state = '', country, concat(country, '-', state)) AS region,
@@ -23,7 +23,7 @@ WITH
     counted AS
     (
         SELECT
-            at,
+            period_start(created_at, {grain:String}, {tz:String}) AS at,
             {group_by:Identifier},
             [
                 count(),

@@ -1,12 +1,12 @@
 -- Grain: one row per period and group, the orders delivered in it that had a promise. Unit: orders, and the share (0 to 1)
 -- of them that came on the promised day or before.
 WITH
+    '' AS everything,
     -- One row per order delivered in [from, to), and how many days after the promised one, on the clocks of the time zone.
     delivered AS
     (
         SELECT
-            period_start(delivered_at, {grain:String}, {tz:String}) AS at,
-            '' AS everything,
+            delivered_at,
             country,
             if(state = '', country, concat(country, '-', state)) AS region,
             shipping_method,
@@ -16,7 +16,7 @@ WITH
           AND delivered_at >= {from:DateTime64(6, 'UTC')} AND delivered_at < {to:DateTime64(6, 'UTC')}
     )
 SELECT
-    at,
+    period_start(delivered_at, {grain:String}, {tz:String}) AS at,
     {group_by:Identifier},
     count() AS orders,
     countIf(days_late <= 0) AS on_time,

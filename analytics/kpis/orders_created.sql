@@ -1,11 +1,11 @@
 -- Grain: one row per period and group, the orders created in it. Unit: orders and customers.
 WITH
+    '' AS everything,
     -- One row per order created in [from, to).
     created AS
     (
         SELECT
-            period_start(created_at, {grain:String}, {tz:String}) AS at,
-            '' AS everything,
+            created_at,
             currency,
             country,
             if(state = '', country, concat(country, '-', state)) AS region,
@@ -15,7 +15,7 @@ WITH
         WHERE created_at >= {from:DateTime64(6, 'UTC')} AND created_at < {to:DateTime64(6, 'UTC')}
     )
 SELECT
-    at,
+    period_start(created_at, {grain:String}, {tz:String}) AS at,
     {group_by:Identifier},
     count() AS orders,
     uniqExact(customer_id) AS customers

@@ -1,12 +1,12 @@
 -- Grain: one row per period and group, the attempts to be paid that were settled in it. Unit: attempts, and the share
 -- (0 to 1) of them that the provider accepted.
 WITH
+    '' AS everything,
     -- One row per attempt of which it became known in [from, to) what the provider says.
     settled AS
     (
         SELECT
-            period_start(settled_at, {grain:String}, {tz:String}) AS at,
-            '' AS everything,
+            settled_at,
             currency,
             country,
             purpose,
@@ -18,7 +18,7 @@ WITH
           AND settled_at >= {from:DateTime64(6, 'UTC')} AND settled_at < {to:DateTime64(6, 'UTC')}
     )
 SELECT
-    at,
+    period_start(settled_at, {grain:String}, {tz:String}) AS at,
     {group_by:Identifier},
     count() AS attempts,
     countIf(NOT is_declined) AS accepted,

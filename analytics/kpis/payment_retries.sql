@@ -1,12 +1,12 @@
 -- Grain: one row per period and group, the orders submitted in it that asked for a payment. Unit: orders, and shares
 -- (0 to 1) of them.
 WITH
+    '' AS everything,
     -- One row per order submitted in [from, to) that asked for a payment.
     asked AS
     (
         SELECT
-            period_start(submitted_at, {grain:String}, {tz:String}) AS at,
-            '' AS everything,
+            submitted_at,
             currency,
             country,
             payment_attempts,
@@ -17,7 +17,7 @@ WITH
           AND submitted_at >= {from:DateTime64(6, 'UTC')} AND submitted_at < {to:DateTime64(6, 'UTC')}
     )
 SELECT
-    at,
+    period_start(submitted_at, {grain:String}, {tz:String}) AS at,
     {group_by:Identifier},
     count() AS orders,
     sum(payment_attempts) AS attempts,

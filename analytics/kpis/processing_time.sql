@@ -1,11 +1,11 @@
 -- Grain: one row per period and group, the orders delivered in it. Unit: seconds from submission to delivery.
 WITH
+    '' AS everything,
     -- One row per order delivered in [from, to).
     delivered AS
     (
         SELECT
-            period_start(delivered_at, {grain:String}, {tz:String}) AS at,
-            '' AS everything,
+            delivered_at,
             country,
             if(state = '', country, concat(country, '-', state)) AS region,
             shipping_method,
@@ -14,7 +14,7 @@ WITH
         WHERE delivered_at >= {from:DateTime64(6, 'UTC')} AND delivered_at < {to:DateTime64(6, 'UTC')}
     )
 SELECT
-    at,
+    period_start(delivered_at, {grain:String}, {tz:String}) AS at,
     {group_by:Identifier},
     count() AS orders,
     avg(seconds) AS mean,

@@ -1,12 +1,12 @@
 -- Grain: one row per period, group and currency in which orders were paid. Unit: units (pieces), and minor units of that
 -- currency.
 WITH
+    '' AS everything,
     -- One row per line of an order paid in [from, to).
     sold AS
     (
         SELECT
-            period_start(paid_at, {grain:String}, {tz:String}) AS at,
-            '' AS everything,
+            paid_at,
             sku,
             category,
             country,
@@ -20,7 +20,7 @@ WITH
         WHERE paid_at >= {from:DateTime64(6, 'UTC')} AND paid_at < {to:DateTime64(6, 'UTC')}
     )
 SELECT
-    at,
+    period_start(paid_at, {grain:String}, {tz:String}) AS at,
     {group_by:Identifier},
     currency,
     count() AS lines,

@@ -1,12 +1,12 @@
 -- Grain: one row per period, group, promotion and currency in which orders that use it were paid (an order with two
 -- promotions counts in both). Unit: orders, and minor units of that currency.
 WITH
+    '' AS everything,
     -- One row per order paid in [from, to) and promotion that it uses.
     used AS
     (
         SELECT
-            period_start(paid_at, {grain:String}, {tz:String}) AS at,
-            '' AS everything,
+            paid_at,
             country,
             if(state = '', country, concat(country, '-', state)) AS region,
             promo_code,
@@ -19,7 +19,7 @@ WITH
         WHERE paid_at >= {from:DateTime64(6, 'UTC')} AND paid_at < {to:DateTime64(6, 'UTC')}
     )
 SELECT
-    at,
+    period_start(paid_at, {grain:String}, {tz:String}) AS at,
     {group_by:Identifier},
     promo_code,
     currency,

@@ -1,12 +1,12 @@
 -- Grain: one row per period, currency and reason for which money was given back in it. Unit: refunds, and minor units of
 -- that currency.
 WITH
+    '' AS everything,
     -- One row per refund completed in [from, to).
     completed AS
     (
         SELECT
-            period_start(completed_at, {grain:String}, {tz:String}) AS at,
-            '' AS everything,
+            completed_at,
             currency,
             reason,
             amount,
@@ -16,7 +16,7 @@ WITH
           AND completed_at >= {from:DateTime64(6, 'UTC')} AND completed_at < {to:DateTime64(6, 'UTC')}
     )
 SELECT
-    at,
+    period_start(completed_at, {grain:String}, {tz:String}) AS at,
     {group_by:Identifier},
     currency,
     reason,

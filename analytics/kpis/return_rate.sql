@@ -1,12 +1,12 @@
 -- Grain: one row per period and group, the orders delivered in it. Unit: orders, and the share (0 to 1) of them of which
 -- something was sent back.
 WITH
+    '' AS everything,
     -- One row per order delivered in [from, to).
     delivered AS
     (
         SELECT
-            period_start(delivered_at, {grain:String}, {tz:String}) AS at,
-            '' AS everything,
+            delivered_at,
             currency,
             country,
             if(state = '', country, concat(country, '-', state)) AS region,
@@ -18,7 +18,7 @@ WITH
         WHERE delivered_at >= {from:DateTime64(6, 'UTC')} AND delivered_at < {to:DateTime64(6, 'UTC')}
     )
 SELECT
-    at,
+    period_start(delivered_at, {grain:String}, {tz:String}) AS at,
     {group_by:Identifier},
     count() AS delivered,
     countIf(rmas > 0) AS with_return,

@@ -1,12 +1,12 @@
 -- Grain: one row per period, group and reason for which units were to be returned. Unit: returns (an RMA with lines of
 -- two reasons counts in both), units, and the reason's share (0 to 1) of the units of that period and group.
 WITH
+    '' AS everything,
     -- One row per line of a return that was asked for in [from, to).
     requested AS
     (
         SELECT
-            period_start(requested_at, {grain:String}, {tz:String}) AS at,
-            '' AS everything,
+            requested_at,
             currency,
             sku,
             status,
@@ -19,7 +19,7 @@ WITH
         WHERE requested_at >= {from:DateTime64(6, 'UTC')} AND requested_at < {to:DateTime64(6, 'UTC')}
     )
 SELECT
-    at,
+    period_start(requested_at, {grain:String}, {tz:String}) AS at,
     {group_by:Identifier},
     reason,
     uniqExact(rma) AS returns,

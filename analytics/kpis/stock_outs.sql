@@ -1,6 +1,10 @@
 -- Grain: one row per period and group, the stock-outs that began in it. Unit: stock-outs, and seconds that they lasted.
 WITH
-    -- One row per movement of a product that ever ran out: was there something to sell before and afterwards?
+    '' AS everything,
+    -- One row per movement after which there was nothing to sell, or no more than it moved: no other can be in a
+    -- stock-out or end one, because none changes what there is by more than its quantity. Before it there was nothing if
+    -- it is the product's first, or if the version before its own is the last one here that left nothing. (A row that is
+    -- there twice turns nothing, so that there is no need for FINAL.)
     movements AS
     (
         SELECT
@@ -9,9 +13,11 @@ WITH
             version,
             at AS moved_at,
             on_hand <= 0 AS is_out,
-            lagInFrame(on_hand <= 0, 1, true) OVER (PARTITION BY sku, pool ORDER BY version) AS was_out
-        FROM oms.stock_ledger FINAL
-        WHERE sku IN (SELECT sku FROM oms.stock_ledger WHERE on_hand <= 0)
+            version = 1 OR version <= 1 + lagInFrame(if(is_out, version, 0)) OVER (
+                PARTITION BY sku, pool ORDER BY version
+            ) AS was_out
+        FROM oms.stock_ledger
+        WHERE on_hand <= abs(quantity)
     ),
     -- One row per beginning or end of a stock-out, and when the next one is.
     turns AS
@@ -31,8 +37,7 @@ WITH
     stock_out AS
     (
         SELECT
-            period_start(moved_at, {grain:String}, {tz:String}) AS at,
-            '' AS everything,
+            moved_at,
             sku,
             pool,
             dateDiff('microsecond', moved_at, turned_at) / 1e6 AS seconds
@@ -40,7 +45,7 @@ WITH
         WHERE is_out AND moved_at >= {from:DateTime64(6, 'UTC')} AND moved_at < {to:DateTime64(6, 'UTC')}
     )
 SELECT
-    at,
+    period_start(moved_at, {grain:String}, {tz:String}) AS at,
     {group_by:Identifier},
     count() AS stock_outs,
     uniqExact(sku) AS products,

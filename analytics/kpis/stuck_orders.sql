@@ -1,11 +1,11 @@
 -- Grain: one row per period, group and status in which orders are stuck now. Unit: orders.
 WITH
+    '' AS everything,
     -- One row per order created in [from, to) that has not moved for too long, and since when it is where it is.
     stuck_now AS
     (
         SELECT
-            period_start(created_at, {grain:String}, {tz:String}) AS at,
-            '' AS everything,
+            created_at,
             currency,
             country,
             if(state = '', country, concat(country, '-', state)) AS region,
@@ -16,7 +16,7 @@ WITH
         WHERE stuck != '' AND created_at >= {from:DateTime64(6, 'UTC')} AND created_at < {to:DateTime64(6, 'UTC')}
     )
 SELECT
-    at,
+    period_start(created_at, {grain:String}, {tz:String}) AS at,
     {group_by:Identifier},
     status,
     count() AS orders,

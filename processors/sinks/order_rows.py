@@ -4,6 +4,7 @@ parcels, returns. Pure, like `rows`."""
 from __future__ import annotations
 
 from datetime import date
+from itertools import pairwise
 from typing import NamedTuple
 
 from schemas.base import Message
@@ -32,6 +33,9 @@ class SummaryRow(NamedTuple):
     refunded_at: int | None
     statuses: list[str]
     entered: list[int]
+    left_statuses: list[str]
+    left_at: list[int]
+    stayed: list[int]
     promised_delivery: date | None
     estimated_delivery: date | None
     subtotal: int
@@ -197,6 +201,7 @@ def summary_rows(state: State, appended_at: int) -> list[SummaryRow]:
             _reached(order, OrderStatus.REFUNDED),
             [stay.status for stay in order.history],
             [micros(stay.since) for stay in order.history],
+            *_left(order),
             day(order.promised_delivery),
             day(order.estimated_delivery),
             totals.subtotal,
@@ -228,6 +233,18 @@ def summary_rows(state: State, appended_at: int) -> list[SummaryRow]:
             appended_at,
         )
     ]
+
+
+def _left(order: Order) -> tuple[list[str], list[int], list[int]]:
+    """The statuses that it has been in and is not in now; when it left each for the last time; how long all its stays
+    there took."""
+    left: dict[str, tuple[int, int]] = {}
+    for stay, following in pairwise(order.history):
+        since, until = micros(stay.since), micros(following.since)
+        _, before = left.get(stay.status, (0, 0))
+        left[stay.status] = until, before + until - since
+    left.pop(order.status, None)
+    return list(left), [until for until, _ in left.values()], [stayed for _, stayed in left.values()]
 
 
 def line_rows(state: State, appended_at: int) -> list[LineRow]:

@@ -79,6 +79,20 @@ def test_nothing_of_the_templates_is_left(filled: Client) -> None:
         assert not [row for row in rows if "\x01" in str(row) or "\\x01" in str(row)], view.name
 
 
+def test_rows_from_before_the_stays_were_written_get_the_same(filled: Client) -> None:
+    filled.command("CREATE TABLE oms.earlier AS oms.order_summaries")
+    filled.command(
+        "INSERT INTO oms.earlier (order_id, version, created_at, statuses, entered, appended_at) "
+        "SELECT order_id, version, created_at, statuses, entered, appended_at FROM oms.order_summaries"
+    )
+    found = [read(filled, table) for table in ("earlier", "order_summaries")]
+    filled.command("DROP TABLE oms.earlier")
+    names = ("left_statuses", "left_at", "stayed")
+    stays = [{row["order_id"]: [row[name] for name in names] for row in rows} for rows in found]
+    assert stays[0] == stays[1]
+    assert any(len(statuses) > 4 for statuses, _, _ in stays[0].values())
+
+
 def test_the_stock_ledger_adds_up_and_some_products_run_out(filled: Client) -> None:
     books: dict[str, list[dict[str, Any]]] = {}
     for row in sorted(read(filled, "stock_ledger"), key=lambda row: (row["sku"], row["version"])):

@@ -59,17 +59,24 @@ def histories() -> list[History]:
     ]  # fmt: skip
 
 
-def moved(sku: str, version: int, seconds: float, on_hand: int) -> Message[Any]:
+def moved(sku: str, version: int, seconds: float, quantity: int, on_hand: int) -> Message[Any]:
     data = StockMoved(
-        kind="adjusted", sku=sku, pool="main", quantity=1, on_hand=on_hand, reserved=0, shipped=0, version=version
+        kind="adjusted",
+        sku=sku,
+        pool="main",
+        quantity=quantity,
+        on_hand=on_hand,
+        reserved=0,
+        shipped=0,
+        version=version,
     )
     return Message(id=f"{sku}/{version}", at=at(seconds), actor="staff:bo", correlation_id="c", data=data)
 
 
 MOVEMENTS = [
-    moved("MUG", 1, 0, 2), moved("MUG", 2, 10, 1), moved("MUG", 3, 20, 0), moved("MUG", 4, HOUR + 20, 5),
-    moved("LAMP", 1, 0, 1), moved("LAMP", 2, 100, 0), moved("LAMP", 3, 200, 0),
-    moved("PEN", 1, 0, 0),  # never had any
+    moved("MUG", 1, 0, 2, 2), moved("MUG", 2, 10, -1, 1), moved("MUG", 3, 20, -1, 0), moved("MUG", 4, HOUR + 20, 5, 5),
+    moved("LAMP", 1, 0, 1, 1), moved("LAMP", 2, 100, -1, 0), moved("LAMP", 3, 200, 0, 0),
+    moved("PEN", 1, 0, 0, 0),  # never had any
 ]  # fmt: skip
 
 

@@ -49,13 +49,16 @@ def test_every_kpi_is_a_fold_of_the_topics(client: Client, seed: int) -> None:
 
 def scarce(sku: str, dice: random.Random) -> Iterator[Message[Any]]:
     """Movements of a product that there is never much of: in the lives there is always enough."""
+    before = 0
     for version in range(1, 60):
+        on_hand = dice.choice((0, 0, 1, 2, 30))
+        quantity, before = on_hand - before, on_hand
         moved = StockMoved(
             kind="adjusted",
             sku=sku,
             pool="main",
-            quantity=1,
-            on_hand=dice.choice((0, 0, 1, 2)),
+            quantity=quantity,
+            on_hand=on_hand,
             reserved=0,
             shipped=0,
             version=version,

@@ -58,6 +58,9 @@ def test_a_summary_knows_the_way_and_the_facts_of_an_order() -> None:
     assert row.statuses == [*way, "REFUND_REQUESTED", "DELIVERED"]
     assert row.entered == sorted(row.entered)
     assert row.entered[3] == micros(OVER)
+    assert row.left_statuses == [*way[:-1], "REFUND_REQUESTED"], "not what it is in, though it left that once, too"
+    assert row.left_at == [*row.entered[1:6], row.entered[7]]
+    assert row.stayed == [until - row.entered[at] for at, until in zip((0, 1, 2, 3, 4, 6), row.left_at, strict=True)]
     assert (row.paid_at, row.processing_at, row.shipped_at) == (row.entered[2], micros(OVER), micros(OVER))
     assert (row.delivered_at, row.cancelled_at, row.refunded_at) == (micros(LATER), None, None)
     assert row.promised_delivery is not None

@@ -11,7 +11,8 @@ import base64
 import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 import orjson
@@ -227,6 +228,7 @@ class Fold:
             "refunded_at": first.get("REFUNDED"),
             "statuses": [stay.status for stay in order.history],
             "entered": [stay.since for stay in order.history],
+            **_left(order),
             "promised_delivery": _day(order.promised_delivery),
             "estimated_delivery": _day(order.estimated_delivery),
             "captured": order.captured,
@@ -466,6 +468,18 @@ def _once(texts: Iterable[str]) -> list[str]:
         if text not in seen:
             seen.append(text)
     return seen
+
+
+def _left(order: Order) -> dict[str, Any]:
+    """Of each status but the present one, when it was last left and how many microseconds it lasted in all."""
+    stays = [(one.status, one.since, then.since) for one, then in pairwise(order.history)]
+    gone = [status for status in _once(status for status, _, _ in stays) if status != order.history[-1].status]
+    lasted = [[end - start for status, start, end in stays if status == name] for name in gone]
+    return {
+        "left_statuses": gone,
+        "left_at": [max(end for status, _, end in stays if status == name) for name in gone],
+        "stayed": [sum(times, timedelta()) // timedelta(microseconds=1) for times in lasted],
+    }
 
 
 def _day(text: str | None) -> date | None:

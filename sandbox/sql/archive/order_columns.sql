@@ -17,5 +17,6 @@
         later(rows.promised_delivery) AS promised_delivery,
         later(rows.estimated_delivery) AS estimated_delivery,
         later(rows.appended_at) AS appended_at,
-        arrayMap(time -> later(time), rows.entered) AS entered
+        arrayMap(time -> later(time), rows.entered) AS entered,
+        arrayMap(time -> later(time), rows.left_at) AS left_at
     )
