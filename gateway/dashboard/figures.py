@@ -16,6 +16,8 @@ from gateway.dashboard.contents import OTHERS, Found, Now
 NO_BREAK = "\u00a0"
 """A space that no line breaks at."""
 
+BEHIND = 10.0
+"""Seconds that views may be behind before it is worth a word."""
 FEWEST_MINUTES = 15
 """Of the chart, on a stack that is younger than an hour."""
 
@@ -59,8 +61,9 @@ def shown(found: Found, now: datetime) -> dict[str, Any]:
     """What the template of the dashboard takes, besides who looks and the period."""
     return {
         "state": "live" if found.complete else "stale" if found.now or found.figures else "nothing",
-        "now": found.now and _now(found.now, now),
-        "figures": found.figures and _figures(found.figures),
+        "behind": age(found.now.behind) if found.now and found.now.behind > BEHIND else "",
+        "now": found.now and {"at": found.now.as_of, **_now(found.now.value, now)},
+        "figures": found.figures and {"at": found.figures.as_of, **_figures(found.figures.value)},
     }
 
 
@@ -161,7 +164,6 @@ def timeline(rows: Sequence[Row]) -> list[dict[str, Any]]:
 def _now(found: Now, now: datetime) -> dict[str, Any]:
     minutes = _since_the_first(found.orders_a_minute)
     return {
-        "at": found.at,
         "minutes": [{**row, "at": datetime.fromtimestamp(row["minute"], UTC)} for row in minutes],
         "totals": {name: sum(row[name] for row in minutes) for name in ("created", "paid", "cancelled")},
         "events": events(found.newest_events, now),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ from gateway import problems
 from gateway.auth import Authenticator, issue
 from gateway.dashboard import figures, html, routes
 from gateway.dashboard.contents import Found, Now
-from gateway.dashboard.shared import Shared
+from gateway.dashboard.shared import Seen, Shared
+from gateway.freshness import note, reading
 from runtime.settings import Settings
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -106,7 +108,7 @@ def test_the_chart_begins_shortly_before_the_first_order(first: int | None, rows
     minutes = [
         {"minute": 60 * number, "created": int(number == first), "paid": 0, "cancelled": 0} for number in range(61)
     ]
-    shown = figures.shown(Found(Now(NOW, minutes, [], []), None, True), NOW)["now"]
+    shown = figures.shown(Found(seen(Now(minutes, [], [])), None, True), NOW)["now"]
     assert len(shown["minutes"]) == rows
     assert shown["minutes"][-1]["minute"] == 3600
     assert shown["totals"]["created"] == int(first is not None)
@@ -125,7 +127,25 @@ def test_the_tail_and_the_timeline() -> None:
     assert [event["after"] for event in figures.timeline(events)] == ["", "2.50 s"]
 
 
+def seen(value: Any, behind: float = 0) -> Seen[Any]:
+    return Seen(value, NOW, NOW - timedelta(seconds=behind))
+
+
+def test_it_says_when_the_views_are_behind() -> None:
+    said = [figures.shown(Found(seen(Now([], [], []), lag), None, True), NOW) for lag in (3, 40)]
+    assert [page["behind"] for page in said] == ["", "40 s"]
+    assert said[1]["now"]["at"] == NOW - timedelta(seconds=40), "what is shown is as of then"
+
+
 # Asking once
+
+
+def shared(look: Any, fresh: float, share: float = 0.2) -> Shared[str, Any]:
+    return Shared(look, lambda _: fresh, share)
+
+
+async def value(found: Shared[str, Any], key: str = "a") -> Any:
+    return (await found.get(key)).value
 
 
 def test_many_who_look_ask_once() -> None:
@@ -137,11 +157,11 @@ def test_many_who_look_ask_once() -> None:
         return len(asked)
 
     async def many() -> None:
-        shared = Shared(look, fresh=60)
-        assert shared.last("a") is None
-        assert await asyncio.gather(*(shared.get("a") for _ in range(50))) == [1] * 50
-        assert await shared.get("a") == 1
-        assert await shared.get("b") == 2
+        found = shared(look, fresh=60)
+        assert found.last("a") is None
+        assert await asyncio.gather(*(value(found) for _ in range(50))) == [1] * 50
+        assert await value(found) == 1
+        assert await value(found, "b") == 2
         assert asked == ["a", "b"]
 
     asyncio.run(many())
@@ -153,12 +173,12 @@ def test_what_is_slow_is_asked_less_often() -> None:
         return asyncio.get_running_loop().time()
 
     async def twice() -> None:
-        shared = Shared(slow, fresh=0)
-        first = await shared.get("a")
+        found = shared(slow, fresh=0)
+        first = await value(found)
         await asyncio.sleep(0.1)
-        assert await shared.get("a") == first, "100 ms of asking are good for 500 ms"
+        assert await value(found) == first, "100 ms of asking are good for 500 ms"
         await asyncio.sleep(0.6)
-        assert await shared.get("a") > first
+        assert await value(found) > first
 
     asyncio.run(twice())
 
@@ -174,14 +194,16 @@ def test_a_failure_is_told_to_all_and_tried_again() -> None:
         return len(tries)
 
     async def away_and_back() -> None:
-        shared = Shared(look, fresh=0.01)
-        assert await shared.get("a") == 1
+        found = shared(look, fresh=0.01)
+        assert await value(found) == 1
         await asyncio.sleep(0.1)
-        found = await asyncio.gather(shared.get("a"), shared.get("a"), return_exceptions=True)
-        assert [type(each) for each in found] == [OSError, OSError]
+        told = await asyncio.gather(value(found), value(found), return_exceptions=True)
+        assert [type(each) for each in told] == [OSError, OSError]
         assert len(tries) == 2
-        assert shared.last("a") == 1, "what was known stays"
-        assert await shared.get("a") == 3
+        last = found.last("a")
+        assert last is not None
+        assert last.value == 1, "what was known stays"
+        assert await value(found) == 3
 
     asyncio.run(away_and_back())
 
@@ -192,14 +214,30 @@ def test_one_who_goes_away_leaves_the_answer_to_the_others() -> None:
         return 1
 
     async def cancelled() -> None:
-        shared = Shared(look, fresh=60)
-        impatient = asyncio.create_task(shared.get("a"))
-        patient = asyncio.create_task(shared.get("a"))
+        found = shared(look, fresh=60)
+        impatient = asyncio.create_task(value(found))
+        patient = asyncio.create_task(value(found))
         await asyncio.sleep(0)
         impatient.cancel()
         assert await patient == 1
 
     asyncio.run(cancelled())
+
+
+def test_each_who_looks_is_told_how_old_it_is() -> None:
+    async def look(_: str) -> None:
+        note("SELECT count() FROM oms.orders", time.monotonic() - 5)
+
+    async def twice() -> None:
+        found = shared(look, fresh=60)
+        for _ in range(2):
+            with reading() as read:
+                seen = await found.get("a")
+            assert read.lag is not None, "also one who did not ask"
+            assert 5 <= read.lag < 10
+            assert 4.9 < seen.behind < 10
+
+    asyncio.run(twice())
 
 
 # Files
@@ -363,7 +401,14 @@ def test_a_name_is_never_markup() -> None:
         "exceptions": [],
     }
     found = html.page(
-        "dashboard.html", staff='"><script>', period="all", periods=["all"], state="live", now=now, figures=None
+        "dashboard.html",
+        staff='"><script>',
+        period="all",
+        periods=["all"],
+        state="live",
+        behind="",
+        now=now,
+        figures=None,
     )
     body = bytes(found.body).decode()
     assert "<script>" not in body
