@@ -40,14 +40,27 @@ T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 
-_INCLUDE = re.compile(r"^-- include (\w+)$", re.MULTILINE)
+_INCLUDE = re.compile(r"^-- include (\w+)\n", re.MULTILINE)
+_COMMENT = re.compile(r"^ *--.*\n", re.MULTILINE)
+_PARAMETER = re.compile(r"{(\w+):")
 
 
 @cache
-def sql(name: str) -> str:
-    """A statement of `gateway/sql`; a line `-- include NAME` stands for another file (never for a value)."""
-    text = (files(__package__) / "sql" / f"{name}.sql").read_text()
-    return _INCLUDE.sub(lambda found: sql(found[1]), text)
+def sql(name: str, given: frozenset[str] = frozenset()) -> str:
+    """A statement of `gateway/sql`. A line `-- include NAME` stands for another file (never for a value), without the
+    lines that name a parameter which is not given. Comments stay here: the embedded engine would parse a statement
+    twice when there is a semicolon in one."""
+
+    def included(found: re.Match[str]) -> str:
+        return "".join(
+            line for line in _read(found[1]).splitlines(keepends=True) if given.issuperset(_PARAMETER.findall(line))
+        )
+
+    return _COMMENT.sub("", _INCLUDE.sub(included, _read(name)))
+
+
+def _read(name: str) -> str:
+    return (files(__package__) / "sql" / f"{name}.sql").read_text()
 
 
 class Views:
@@ -62,7 +75,7 @@ class Views:
 
     async def rows(self, statement: str, **parameters: Any) -> list[dict[str, Any]]:
         """The rows of a statement of `gateway/sql` as JSON objects."""
-        text = sql(statement)
+        text = sql(statement, frozenset(parameters))
 
         async def ask(client: Any) -> bytes:
             async with asyncio.timeout(PATIENCE):

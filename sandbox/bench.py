@@ -124,6 +124,7 @@ def _reads(console: Console, sizes: Sequence[int], seconds: float, out: Path) ->
             console.print(f"[bold]Fill the views with {orders:,} orders")
             size = reads.Size(orders, reads.prefill(folder, orders))
             with own_stack(console, folder, _step(console)) as (settings, address):
+                run_async(_prepare(settings, address))
                 reads.measure_size(console, settings, address, folder, size, seconds)
             found.append(size)
     console.print()

@@ -27,6 +27,7 @@ from analytics import kpis
 from analytics.clickhouse import connect
 from analytics.migrate import migrate
 from gateway.auth import issue
+from runtime.errors import UserError
 from runtime.settings import Settings
 from runtime.stack import free_port
 from sandbox.archive import SETTINGS, fill
@@ -41,6 +42,10 @@ SECONDS = 4.0
 AT_ONCE = 8
 WRITING = 25.0
 """Orders a second that are placed while reading is measured once more."""
+WRITTEN_FOR = 1_800.0
+"""Seconds for which they could be placed; reading is done before."""
+PATIENCE = 120.0
+"""Seconds until the first of them must be there."""
 ASKED_ABOUT = 400
 """Different orders that are asked for."""
 PAGE = {"limit": "50"}
@@ -217,10 +222,10 @@ def measure_size(
     try:
         size.parts = _parts(clickhouse)
         run_async(alone(console, size, settings, url, clickhouse, seconds, lambda: _worked(folder)))
-        with _written(folder, url) as since:
-            before = _count(clickhouse)
+        with written(folder, url, clickhouse):
+            began, before = time.perf_counter(), _count(clickhouse)
             run_async(_meanwhile(console, size, settings, url, clickhouse, seconds))
-            size.written_per_second = (_count(clickhouse) - before) / (time.perf_counter() - since)
+            size.written_per_second = (_count(clickhouse) - before) / (time.perf_counter() - began)
     finally:
         clickhouse.close()
 
@@ -305,14 +310,20 @@ async def _archive(reader: Reader, clickhouse: Client) -> Archive:
 
 
 @contextlib.contextmanager
-def _written(folder: Path, url: str) -> Iterator[float]:
-    """Orders come in over HTTP while the block lasts; since when (perf_counter)."""
-    load = Load(str(folder), url, WRITING, 3600.0, seed=random.SystemRandom().getrandbits(32), reads=0.1)
+def written(folder: Path, url: str, clickhouse: Client) -> Iterator[None]:
+    """Orders come in over HTTP while the block lasts. UserError when none do, or not until its end."""
+    load = Load(str(folder), url, WRITING, WRITTEN_FOR, seed=random.SystemRandom().getrandbits(32), reads=0.1)
     argument = orjson.dumps(asdict(load)).decode()
     process = subprocess.Popen([sys.executable, "-m", "sandbox.load", argument], stdout=subprocess.DEVNULL)
     try:
-        time.sleep(5)
-        yield time.perf_counter()
+        before, until = _count(clickhouse), time.perf_counter() + PATIENCE
+        while _count(clickhouse) == before:
+            if process.poll() is not None or time.perf_counter() > until:
+                raise UserError("No orders come in: see what the load generator and the stack's logs say.")
+            time.sleep(0.5)
+        yield
+        if process.poll() is not None:
+            raise UserError("Orders did not come in until the end: the load generator ended before.")
     finally:
         process.terminate()
         process.wait()
