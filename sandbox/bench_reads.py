@@ -311,7 +311,8 @@ async def _archive(reader: Reader, clickhouse: Client) -> Archive:
 @contextlib.contextmanager
 def written(folder: Path, url: str, clickhouse: Client, rate: float = WRITING) -> Iterator[None]:
     """So many orders a second come in over HTTP while the block lasts. UserError when none do, or not until its end."""
-    load = Load(str(folder), url, rate, WRITTEN_FOR, seed=random.SystemRandom().getrandbits(32), reads=0.1)
+    seed = random.SystemRandom().getrandbits(32)
+    load = Load(str(folder), url, rate, WRITTEN_FOR, seed, reads=0.1, followed=0.0)
     argument = orjson.dumps(asdict(load)).decode()
     process = subprocess.Popen([sys.executable, "-m", "sandbox.load", argument], stdout=subprocess.DEVNULL)
     try:
