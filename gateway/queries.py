@@ -7,9 +7,11 @@ request, and instead of it until it answers again.
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from functools import cache
 from typing import Any, TypeVar
 
 import orjson
@@ -38,9 +40,14 @@ T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 
-def sql(name: str) -> str:
-    """A statement of `gateway/sql`."""
-    return statement("gateway", "sql", name)
+_COMMENT = re.compile(r"^ *--.*\n", re.MULTILINE)
+
+
+@cache
+def sql(name: str, given: frozenset[str] = frozenset()) -> str:
+    """A statement of `gateway/sql`, of what it includes the lines whose parameters are `given`. Comments stay here: the
+    embedded engine would parse a statement twice when there is a semicolon in one."""
+    return _COMMENT.sub("", statement("gateway", "sql", name, given))
 
 
 class Views:
@@ -55,7 +62,7 @@ class Views:
 
     async def rows(self, statement: str, **parameters: Any) -> list[dict[str, Any]]:
         """The rows of a statement of `gateway/sql` as JSON objects."""
-        text = sql(statement)
+        text = sql(statement, frozenset(parameters))
 
         async def ask(client: Any) -> bytes:
             async with asyncio.timeout(PATIENCE):

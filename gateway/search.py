@@ -75,37 +75,37 @@ class OrderSearch(BaseModel):
         return self.model_dump(mode="json", exclude={"limit", "cursor", "count"}, exclude_defaults=True)
 
     def parameters(self) -> dict[str, Any]:
-        """For `order_filters.sql`. Problem (422 at its parameter) for what makes no sense."""
+        """What was asked for, for `order_filters.sql`. Problem (422 at its parameter) for what makes no sense."""
         if self.currency is None and (self.total_min or self.total_max):
             raise _bad("currency", "Amounts are compared in one currency: say which.")
         if bad := next((each for each in self.id if not is_uuid(each)), None):
             raise _bad(f"id[{self.id.index(bad)}]", "This is no order's id.")
-        return {
+        asked = {
             "ids": self.id,
-            "number": self.number or "",
+            "number": self.number,
             "statuses": [str(status) for status in self.status],
-            "customer_id": self.customer_id or "",
-            "sku": self.sku or "",
-            "product": self.product or "",
-            "promo_code": self.promo_code or "",
-            "tracking_number": self.tracking_number or "",
-            "country": self.country or "",
-            "currency": self.currency or "",
-            "total_min": self._minor("total_min", -_MOST),
-            "total_max": self._minor("total_max", _MOST),
-            "created_from": _micros(self.created_from, 0),
-            "created_to": _micros(self.created_to, times.EVER),
-            "updated_from": _micros(self.updated_from, 0),
-            "updated_to": _micros(self.updated_to, times.EVER),
-            "only_submitted": self.submitted_from is not None or self.submitted_to is not None,
-            "submitted_from": _micros(self.submitted_from, 0),
-            "submitted_to": _micros(self.submitted_to, times.EVER),
+            "customer_id": self.customer_id,
+            "sku": self.sku,
+            "product": self.product,
+            "promo_code": self.promo_code,
+            "tracking_number": self.tracking_number,
+            "country": self.country,
+            "currency": self.currency,
+            "total_min": self._minor("total_min"),
+            "total_max": self._minor("total_max"),
+            "created_from": _micros(self.created_from),
+            "created_to": _micros(self.created_to),
+            "submitted_from": _micros(self.submitted_from),
+            "submitted_to": _micros(self.submitted_to),
+            "updated_from": _micros(self.updated_from),
+            "updated_to": _micros(self.updated_to),
         }
+        return {name: value for name, value in asked.items() if value not in (None, [])}
 
-    def _minor(self, name: str, default: int) -> int:
+    def _minor(self, name: str) -> int | None:
         amount = getattr(self, name)
         if amount is None or self.currency is None:
-            return default
+            return None
         try:
             return to_minor(amount, self.currency)
         except ValueError as error:
@@ -129,22 +129,8 @@ async def search(ask: Ask, query: OrderSearch, path: str) -> Found:
     if query.cursor:
         key, order_id = cursors.decode(query.cursor, bound, (int, str))
         at = key, order_id
-    if query.tracking_number and not query.id:
-        # A number of a parcel is found by its own index; the orders themselves would all have to be looked at.
-        ids = [row["order_id"] for row in await ask("orders_by_parcel", tracking_number=query.tracking_number)]
-        parameters["ids"] = ids or ["none"]
-    found: list[Place] = []
-    candidates = query.limit + 1 + SPARE
-    while len(found) <= query.limit:
-        here = {"key": at[0], "order_id": at[1], "candidates": candidates}
-        rows = await ask(_statement(query), **parameters, by=by, down=down, **here)
-        if not rows:
-            break
-        last = (min if down else max)((int(row["reached"]), row["order_id"]) for row in rows)
-        matching = [(int(row["key"]), row["order_id"]) for row in rows if row["matches"]]
-        here_now = [each for each in matching if (last <= each < at if down else at < each <= last)]
-        found += sorted(here_now, reverse=down)
-        at, candidates = last, min(4 * candidates, MOST_CANDIDATES)
+    look = _of_everybody if query.customer_id is None else _of_customer
+    found = await look(ask, {**parameters, "by": by}, down, at, query.limit + 1)
     page = found[: query.limit]
     following = cursors.encode(list(page[-1]), bound) if len(found) > query.limit else None
     return Found(
@@ -154,10 +140,32 @@ async def search(ask: Ask, query: OrderSearch, path: str) -> Found:
     )
 
 
-def _statement(query: OrderSearch) -> str:
-    if query.customer_id is not None:
-        return "orders_of_customer"
-    return {"-created_at": "orders_newest_first", "created_at": "orders_oldest_first"}.get(query.sort, "orders_sorted")
+async def _of_customer(ask: Ask, parameters: dict[str, Any], down: bool, at: Place, wanted: int) -> list[Place]:
+    here = {"key": at[0], "order_id": at[1], "down": down, "wanted": wanted}
+    return [_place(row) for row in await ask("orders_of_customer", **parameters, **here)]
+
+
+async def _of_everybody(ask: Ask, parameters: dict[str, Any], down: bool, at: Place, wanted: int) -> list[Place]:
+    """At least so many places, unless there are fewer."""
+    found: list[Place] = []
+    candidates = wanted + SPARE
+    while len(found) < wanted:
+        here = {"key": at[0], "order_id": at[1], "candidates": candidates}
+        rows = await ask("orders_down" if down else "orders_up", **parameters, **here)
+        if not rows:
+            break
+        key, order_id = rows[0]["reached"]
+        last = int(key), order_id
+        matching = (_place(row) for row in rows if row["matches"])
+        found += sorted((each for each in matching if (last <= each < at if down else at < each <= last)), reverse=down)
+        if int(rows[0]["looked_at"]) < candidates:
+            break
+        at, candidates = last, min(4 * candidates, MOST_CANDIDATES)
+    return found
+
+
+def _place(row: Row) -> Place:
+    return int(row["key"]), row["order_id"]
 
 
 async def _count(ask: Ask, query: OrderSearch, parameters: dict[str, Any]) -> int:
@@ -166,8 +174,8 @@ async def _count(ask: Ask, query: OrderSearch, parameters: dict[str, Any]) -> in
     return int(row["orders"])
 
 
-def _micros(at: datetime | None, default: int) -> int:
-    return default if at is None else times.micros(at)
+def _micros(at: datetime | None) -> int | None:
+    return None if at is None else times.micros(at)
 
 
 def _bad(field: str, detail: str) -> Problem:

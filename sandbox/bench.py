@@ -59,7 +59,9 @@ def bench(
             help="two loads; more and more until it doesn't keep up; reading, by the amount of orders; or filling views"
         ),
     ] = Mode.LATENCY,
-    rate: Annotated[list[float] | None, typer.Option(help="orders a second; may be given several times")] = None,
+    rate: Annotated[
+        list[float] | None, typer.Option(help="orders a second; may be given several times (reads: while it reads)")
+    ] = None,
     seconds: Annotated[float, typer.Option(help="of each load; of reads, of each question at most", min=0.05)] = 20.0,
     sizes: Annotated[str, typer.Option(help="of reads: numbers of orders, the smallest first")] = ",".join(
         map(str, reads.SIZES)
@@ -75,7 +77,7 @@ def bench(
     an accepted order was lost or a read failed."""
     console = Console()
     if mode is Mode.READS:
-        _reads(console, _numbers(sizes), min(seconds, reads.SECONDS), out)
+        _reads(console, _numbers(sizes), (rate or [reads.WRITING])[0], min(seconds, reads.SECONDS), out)
         return
     if mode is Mode.VIEWS:
         _views(console, out)
@@ -115,7 +117,7 @@ def _numbers(text: str) -> list[int]:
         raise UserError(f"--sizes are numbers with commas between them, not {text!r}.") from error
 
 
-def _reads(console: Console, sizes: Sequence[int], seconds: float, out: Path) -> None:
+def _reads(console: Console, sizes: Sequence[int], writing: float, seconds: float, out: Path) -> None:
     """A fresh stack for each size, on a ClickHouse that was filled before."""
     found = []
     for orders in sizes:
@@ -124,7 +126,8 @@ def _reads(console: Console, sizes: Sequence[int], seconds: float, out: Path) ->
             console.print(f"[bold]Fill the views with {orders:,} orders")
             size = reads.Size(orders, reads.prefill(folder, orders))
             with own_stack(console, folder, _step(console)) as (settings, address):
-                reads.measure_size(console, settings, address, folder, size, seconds)
+                run_async(_prepare(settings, address))
+                reads.measure_size(console, settings, address, folder, size, writing, seconds)
             found.append(size)
     console.print()
     console.print(reads.table(found))

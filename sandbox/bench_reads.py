@@ -27,6 +27,7 @@ from analytics import kpis
 from analytics.clickhouse import connect
 from analytics.migrate import migrate
 from gateway.auth import issue
+from runtime.errors import UserError
 from runtime.settings import Settings
 from runtime.stack import free_port
 from sandbox.archive import SETTINGS, fill
@@ -40,7 +41,11 @@ SECONDS = 4.0
 """A question is asked so often, or for so long, whichever is less."""
 AT_ONCE = 8
 WRITING = 25.0
-"""Orders a second that are placed while reading is measured once more."""
+"""Orders a second that are placed while reading is measured once more, unless another rate is asked for."""
+WRITTEN_FOR = 1_800.0
+"""Seconds for which they could be placed; reading is done before."""
+PATIENCE = 120.0
+"""Seconds until the first of them must be there."""
 ASKED_ABOUT = 400
 """Different orders that are asked for."""
 PAGE = {"limit": "50"}
@@ -210,17 +215,19 @@ def prefill(folder: Path, orders: int) -> float:
 
 
 def measure_size(
-    console: Console, settings: Settings, url: str, folder: Path, size: Size, seconds: float = SECONDS
+    console: Console, settings: Settings, url: str, folder: Path, size: Size, writing: float, seconds: float = SECONDS
 ) -> None:
-    """Ask a stack that was filled every question, for so many seconds each at most: alone, and while it writes."""
+    """Ask a stack that was filled every question, for so many seconds each at most: alone, and while it writes
+    (`writing` orders a second)."""
     clickhouse = connect(settings)
     try:
         size.parts = _parts(clickhouse)
-        run_async(alone(console, size, settings, url, clickhouse, seconds, lambda: _worked(folder)))
-        with _written(folder, url) as since:
-            before = _count(clickhouse)
-            run_async(_meanwhile(console, size, settings, url, clickhouse, seconds))
-            size.written_per_second = (_count(clickhouse) - before) / (time.perf_counter() - since)
+        archive = run_async(alone(console, size, settings, url, clickhouse, seconds, lambda: _worked(folder)))
+        console.print(f"  the same while {writing:g} orders a second come in")
+        with written(folder, url, clickhouse, writing):
+            began, before = time.perf_counter(), _count(clickhouse)
+            run_async(_meanwhile(size, settings, url, archive, seconds))
+            size.written_per_second = (_count(clickhouse) - before) / (time.perf_counter() - began)
     finally:
         clickhouse.close()
 
@@ -233,8 +240,8 @@ async def alone(
     clickhouse: Client,
     seconds: float,
     cpu: Callable[[], float],
-) -> None:
-    """Every question to a gateway that has nothing else to do."""
+) -> Archive:
+    """Every question to a gateway that has nothing else to do; what it asked for."""
     async with session() as http:
         reader = Reader(http, url, settings, seconds, cpu)
         archive = await _archive(reader, clickhouse)
@@ -250,15 +257,12 @@ async def alone(
             size.questions.append(into)
             into.times["SQL"] = _kpi_in_sql(clickhouse, name, seconds)
             await reader.measure(kpi_question(name), archive, 1, into, "1")
+    return archive
 
 
-async def _meanwhile(
-    console: Console, size: Size, settings: Settings, url: str, clickhouse: Client, seconds: float
-) -> None:
-    console.print(f"  the same while {WRITING:g} orders a second come in")
+async def _meanwhile(size: Size, settings: Settings, url: str, archive: Archive, seconds: float) -> None:
     async with session() as http:
         reader = Reader(http, url, settings, seconds)
-        archive = await _archive(reader, clickhouse)
         for question, into in zip(QUESTIONS, size.questions, strict=False):
             for at_once in (1, AT_ONCE):
                 await reader.measure(question, archive, at_once, into, f"{at_once} while writing")
@@ -305,14 +309,21 @@ async def _archive(reader: Reader, clickhouse: Client) -> Archive:
 
 
 @contextlib.contextmanager
-def _written(folder: Path, url: str) -> Iterator[float]:
-    """Orders come in over HTTP while the block lasts; since when (perf_counter)."""
-    load = Load(str(folder), url, WRITING, 3600.0, seed=random.SystemRandom().getrandbits(32), reads=0.1)
+def written(folder: Path, url: str, clickhouse: Client, rate: float = WRITING) -> Iterator[None]:
+    """So many orders a second come in over HTTP while the block lasts. UserError when none do, or not until its end."""
+    seed = random.SystemRandom().getrandbits(32)
+    load = Load(str(folder), url, rate, WRITTEN_FOR, seed, reads=0.1, followed=0.0)
     argument = orjson.dumps(asdict(load)).decode()
     process = subprocess.Popen([sys.executable, "-m", "sandbox.load", argument], stdout=subprocess.DEVNULL)
     try:
-        time.sleep(5)
-        yield time.perf_counter()
+        before, until = _count(clickhouse), time.perf_counter() + PATIENCE
+        while _count(clickhouse) == before:
+            if process.poll() is not None or time.perf_counter() > until:
+                raise UserError("No orders come in: see what the load generator and the stack's logs say.")
+            time.sleep(0.5)
+        yield
+        if process.poll() is not None:
+            raise UserError("Orders did not come in until the end: the load generator ended before.")
     finally:
         process.terminate()
         process.wait()

@@ -33,14 +33,13 @@ from sandbox.people import Customer, Persona, Visit, arrivals, plan
 from sandbox.shop import Shop, open_loop
 from sandbox.tally import percentile
 
-FOLLOWED_PER_SECOND = 20.0
-"""So many orders a second are followed to PAYMENT_CONFIRMED one by one; the others are counted in the view."""
 GENERATOR = "load generator"
 
 
 @dataclass(frozen=True)
 class Load:
-    """`rate`: orders a second, for `seconds`; `reads`: GETs by id a second. `seed` also names the customers."""
+    """`rate`: orders a second, for `seconds`; `reads`: GETs by id a second. So many orders a second are `followed` to
+    PAYMENT_CONFIRMED one by one, at most; the others are counted in the view. `seed` also names the customers."""
 
     data_dir: str
     url: str
@@ -48,6 +47,7 @@ class Load:
     seconds: float
     seed: int
     reads: float = 20.0
+    followed: float = 20.0
     drain_seconds: float = 60.0
 
 
@@ -161,7 +161,7 @@ class Run:
         finally:
             self._now -= 1
         self._placed.append((time.perf_counter(), visit.customer, order["id"]))
-        if visit.number % max(1, round(self._load.rate / FOLLOWED_PER_SECOND)) == 0:
+        if self._load.followed and visit.number % max(1, round(self._load.rate / self._load.followed)) == 0:
             await self._follow(visit, order, due)
 
     async def _follow(self, visit: Visit, order: dict[str, Any], due: float) -> None:

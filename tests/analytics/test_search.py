@@ -14,7 +14,7 @@ from clickhouse_connect.driver.client import Client
 
 from analytics.clickhouse import connect
 from gateway.problems import Problem
-from gateway.queries import Views
+from gateway.queries import Views, sql
 from gateway.search import OrderSearch, search
 from runtime.settings import Settings
 from schemas import events as e
@@ -176,6 +176,22 @@ def test_one_order_is_found_by_id_number_and_parcel(settings: Settings, orders: 
     assert set(every_page(settings, id=[order.order_id for order in others])) == {order.order_id for order in others}
     tracking = sent.shipments[0].tracking_number
     assert every_page(settings, id=[others[0].order_id], tracking_number=tracking) == []
+
+
+@pytest.mark.parametrize(
+    ("query", "index"),
+    [
+        ({"id": ["0b8e7a52-2f0e-4d5c-9d0b-0e5f5c1b7a10"]}, "by_order_id"),
+        ({"number": "X"}, "by_number"),
+        ({"sku": "X"}, "by_sku"),
+        ({"promo_code": "X"}, "by_promo_code"),
+        ({"tracking_number": "X"}, "by_tracking_number"),
+    ],
+)
+def test_what_finds_few_orders_is_found_by_an_index(client: Client, query: dict[str, Any], index: str) -> None:
+    parameters = OrderSearch(**query).parameters()
+    plan = client.query(f"EXPLAIN indexes = 1 {sql('orders_count', frozenset(parameters))}", parameters).result_rows
+    assert f"Name: {index}" in [line.strip() for (line,) in plan]
 
 
 @pytest.mark.parametrize(

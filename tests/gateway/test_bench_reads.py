@@ -8,10 +8,13 @@ import pytest
 from rich.console import Console
 
 from analytics import kpis
+from analytics.clickhouse import connect
 from sandbox import bench_reads as reads
 from sandbox.client import session
+from sandbox.shop_cli import ensure_catalogue
 from tests.gateway.conftest import Shop
 from tests.gateway.test_http_reads import listed, seen
+from tests.support.processes import until
 
 pytestmark = pytest.mark.stack
 
@@ -35,6 +38,22 @@ def test_every_question_is_answered_and_has_a_line(shop: Shop) -> None:
     console.print(reads.table([size]))
     shown = console.export_text()
     assert all(question.name in shown for question in size.questions)
+
+
+def test_orders_come_in_while_it_asks_again(shop: Shop) -> None:
+    async def shelves_are_full() -> None:
+        async with session() as http:
+            await ensure_catalogue(http, shop.stack.url, shop.stack.settings)
+
+    asyncio.run(shelves_are_full())
+    with connect(shop.stack.settings) as clickhouse:
+
+        def there() -> int:
+            return int(clickhouse.query("SELECT uniqExact(order_id) FROM oms.orders").result_rows[0][0])
+
+        with reads.written(shop.stack.data_dir, shop.stack.url, clickhouse):
+            before = there()
+            until(lambda: there() > before + 20, "20 more orders have come in")
 
 
 async def asked(shop: Shop, archive: reads.Archive) -> reads.Size:
