@@ -12,7 +12,7 @@ import importlib
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -29,7 +29,7 @@ from processors.kit import Handler, Incoming, Outgoing, TooLarge
 from runtime import dead_letters, health, kafka, logs
 from runtime.errors import UserError
 from runtime.settings import Settings
-from runtime.topology import Processor, Topology
+from runtime.topology import History, Processor, Topology
 from schemas import policy
 from schemas.base import Event
 from schemas.codec import Undecodable, decode, encode
@@ -50,6 +50,14 @@ RELAXED_COMMIT_INTERVAL = 0.25
 
 LINGER_MS = 20
 """A commit flushes, whatever the linger; until then records wait for each other instead of going out one by one."""
+
+PASSED_BY: dict[History, frozenset[bytes]] = {
+    "each": frozenset(),
+    "end": frozenset({b"event"}),
+    "none": frozenset({b"event", b"end"}),
+}
+"""Which events of imported orders a processor is spared (topology.yaml: history), by what their header says. Those from
+before there was such a header are handled by all."""
 
 QUIET = {"timer.ticks"}
 """Topics whose messages get no line in the log each: a tick is nobody's request."""
@@ -309,9 +317,17 @@ def wire(app: Application, spec: Processor, runner: Runner) -> None:
     stream = inputs[0]
     for other in inputs[1:]:
         stream = stream.concat(other)
+    if passed_by := PASSED_BY[spec.history]:
+        stream = stream.filter(lambda _, __, ___, headers: history_of(headers) not in passed_by, metadata=True)
     stream = stream.apply(runner, stateful=True, expand=True, metadata=True)
     stream = stream.set_headers(lambda record, key, timestamp, headers: record.headers)
     stream.to_topic(lambda record, key, timestamp, headers: outputs[record.topic], key=lambda record: record.key)
+
+
+def history_of(headers: Sequence[tuple[str, bytes]] | None) -> bytes | None:
+    """What the headers say of imported history, at a glance: it comes last. None too for a message that is retried
+    (there ours come last): whoever could not process it has to count it."""
+    return headers[-1][1] if headers and headers[-1][0] == kafka.HISTORY else None
 
 
 def run(settings: Settings, topology: Topology, name: str) -> None:

@@ -19,7 +19,7 @@ from .rows import micros, version
 
 BY_ORDERS = frozenset({"reserved", "released", "committed"})
 """Movements of stock that orders cause; the orders' own events tell of them."""
-_BULKY = frozenset({"lines", "totals", "promotions", "payment_token", "reason", "comment"})
+_BULKY = frozenset({"lines", "totals", "promotions", "payment_token", "reason", "comment", "order"})
 
 
 class AuditRow(NamedTuple):
