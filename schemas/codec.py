@@ -14,6 +14,7 @@ from pydantic import ValidationError
 import schemas  # noqa: F401  (registers every family)
 from schemas.avro import store
 from schemas.base import FAMILIES, Envelope, Payload
+from schemas.writers import Write, writer
 
 MAGIC = 0
 _HEADER = struct.Struct(">bI")
@@ -29,25 +30,21 @@ def _parsed(schema_id: int) -> Any:
 
 
 @cache
-def _writer(family: str, name: str) -> tuple[bytes, Any, tuple[str, ...]]:
+def _writer(family: str, name: str) -> tuple[bytes, Write]:
     try:
         committed = store.newest()[family, name]
     except KeyError:
         raise LookupError(f"{name} has no committed schema: run `make schemas`") from None
-    fields = tuple(field for field in FAMILIES[family].envelope.model_fields if field != "data")
-    return _HEADER.pack(MAGIC, committed.id), _parsed(committed.id), fields
+    return _HEADER.pack(MAGIC, committed.id), writer(committed.schema)
 
 
 def encode(message: Envelope) -> bytes:
     """A message as it lies on its topic."""
     payload: Payload = message.data
-    header, schema, fields = _writer(payload.family, type(payload).__name__)
-    record = {name: getattr(message, name) for name in fields}
-    record["data"] = payload.model_dump()
-    buffer = io.BytesIO()
-    buffer.write(header)
-    fastavro.schemaless_writer(buffer, schema, record)
-    return buffer.getvalue()
+    header, write = _writer(payload.family, type(payload).__name__)
+    value = bytearray(header)
+    write(message, value)
+    return bytes(value)
 
 
 def decode(raw: bytes | None) -> Envelope:

@@ -10,7 +10,7 @@ over a schema's fields at run time, no object between the bytes and the message.
 from __future__ import annotations
 
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from itertools import groupby
@@ -20,6 +20,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from schemas.avro import store
+from schemas.avro.code import indented, kind
 from schemas.base import FAMILIES, Envelope
 from schemas.codec import MAGIC, Undecodable
 
@@ -93,15 +94,15 @@ class _Maker:
             return name
         fields: list[dict[str, Any]] = schema["fields"]
         start = {key: _default(field) for key, field in model.model_fields.items()}
-        start |= {f["name"]: _EMPTY.get(_kind(f["type"])) for f in fields if f["name"] in start}
+        start |= {f["name"]: _EMPTY.get(kind(f["type"])) for f in fields if f["name"] in start}
         self._names |= {name: None, f"{name}_class": model, f"{name}_start": start}
         lines = [f"def {name}(b, p):", f" d = {name}_start.copy()"]
         for may_be_empty, group in groupby(fields, key=_may_be_empty):
             run = list(group)
             read = [line for field in run for line in self._field(field, model, payload)]
             if may_be_empty and len(run) >= _RUN:
-                read = [f"if b[p:p + {len(run)}] == {bytes(len(run))!r}: p += {len(run)}", "else:", *_in(read)]
-            lines += _in(read)
+                read = [f"if b[p:p + {len(run)}] == {bytes(len(run))!r}: p += {len(run)}", "else:", *indented(read)]
+            lines += indented(read)
         lines += [f" o = new({name}_class)", " put(o, '__dict__', d)", " return o, p"]
         self._functions += lines
         return name
@@ -114,11 +115,11 @@ class _Maker:
 
     def _value(self, schema: Any, target: str, model: type[BaseModel] | None) -> list[str]:
         """The lines that put what begins at `p` into the target and move `p` behind it."""
-        match _kind(schema):
+        match kind(schema):
             case "null":
                 some = ["p += 1", *self._value(schema[1], target, model)]
                 otherwise = "else: raise ValueError('neither null nor there')"
-                return [f"if b[p] == 0: p += 1; {target} = None", "elif b[p] == 2:", *_in(some), otherwise]
+                return [f"if b[p] == 0: p += 1; {target} = None", "elif b[p] == 2:", *indented(some), otherwise]
             case "long":
                 return _long(target)
             case "string":
@@ -157,25 +158,12 @@ def _long(target: str) -> list[str]:
 def _blocks(item: list[str]) -> list[str]:
     """An array or a map: blocks of items, each with its count before it, until a count of 0."""
     sized = ["c = -c", *_long("n")]  # a negative count has the block's length in bytes after it
-    return ["while b[p]:", *_in([*_long("c"), "if c < 0:", *_in(sized), "for _ in range(c):", *_in(item)]), "p += 1"]
-
-
-def _in(lines: Sequence[str]) -> list[str]:
-    return [" " + line for line in lines]
-
-
-def _kind(schema: Any) -> str:
-    if isinstance(schema, list):
-        return "null"
-    if isinstance(schema, dict):
-        found: str = schema["type"]
-        return "time" if schema.get("logicalType") == "timestamp-micros" else found
-    return schema if schema in ("string", "long", "boolean", "bytes") else "record"
+    return ["while b[p]:", *indented([*_long("c"), "if c < 0:", *indented(sized), "for _ in range(c):", *indented(item)]), "p += 1"]
 
 
 def _may_be_empty(field: dict[str, Any]) -> bool:
-    kind = _kind(field["type"])
-    return kind in ("null", "array", "map") or ("default" in field and kind in _EMPTY)
+    found = kind(field["type"])
+    return found in ("null", "array", "map") or ("default" in field and found in _EMPTY)
 
 
 def _default(field: FieldInfo) -> Any:
