@@ -4,7 +4,7 @@ the message, no loop over a schema's fields, no trying which member of a union f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -18,8 +18,6 @@ number is none of 64 bits."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-_SMALL = {n: (n << 1) ^ (n >> 63) for n in range(-64, 64)}
-"""A number of one byte."""
 _TIMES: dict[datetime, bytes] = {}
 """The times of an order are in each of its events and states again."""
 _MOST_TIMES = 50_000
@@ -51,7 +49,7 @@ class _Maker:
         return name
 
     def _value(self, schema: Any, source: str, depth: int) -> list[str]:
-        """The lines that append what `source` gives. `depth`: of arrays and maps, whose items have names of their own."""
+        """The lines that append what `source` gives. `depth`: of arrays and maps in each other: each has its names."""
         v = f"v{depth}"
         match kind(schema):
             case "null":
@@ -62,31 +60,28 @@ class _Maker:
                     *indented(["b.append(2)", *self._value(schema[1], v, depth + 1)]),
                 ]
             case "long":
-                return [f"n = {source}", *_LONG]
+                return [f"n = {source}", _LONG]
             case "string":
-                return [f"s = {source}.encode()", "n = len(s)", *_LONG, "b += s"]
+                return [f"s = {source}.encode()", "n = len(s)", _LONG, "b += s"]
             case "bytes":
-                return [f"s = {source}", "n = len(s)", *_LONG, "b += s"]
+                return [f"s = {source}", "n = len(s)", _LONG, "b += s"]
             case "boolean":
                 return [f"b.append(1 if {source} else 0)"]
             case "time":
                 return [f"t = {source}", "b += times.get(t) or time(t)"]
             case "array":
                 item = self._value(schema["items"], f"i{depth}", depth + 1)
-                loop = ["n = len(" + v + ")", *_LONG, f"for i{depth} in {v}:", *indented(item)]
+                loop = ["n = len(" + v + ")", _LONG, f"for i{depth} in {v}:", *indented(item)]
                 return [f"{v} = {source}", f"if {v}:", *indented(loop), "b.append(0)"]
             case "map":
                 item = [
                     *self._value("string", f"k{depth}", depth + 1),
                     *self._value(schema["values"], f"i{depth}", depth + 1),
                 ]
-                loop = ["n = len(" + v + ")", *_LONG, f"for k{depth}, i{depth} in {v}.items():", *indented(item)]
+                loop = ["n = len(" + v + ")", _LONG, f"for k{depth}, i{depth} in {v}.items():", *indented(item)]
                 return [f"{v} = {source}", f"if {v}:", *indented(loop), "b.append(0)"]
         name = self.record(schema) if isinstance(schema, dict) else self._known[schema]
         return [f"{name}({source}, b)"]
-
-
-_LONG: Sequence[str] = ("z = small.get(n)", "if z is None: b += number(n)", "else: b.append(z)")
 
 
 def _number(n: int) -> bytes:
@@ -106,3 +101,8 @@ def _time(at: datetime) -> bytes:
         _TIMES.clear()
     found = _TIMES[at] = _number((at - _EPOCH) // _MICROSECOND)
     return found
+
+
+_SMALL = {n: _number(n) for n in range(-64, 1024)}
+"""Most numbers and lengths are among them."""
+_LONG = "b += small.get(n) or number(n)"

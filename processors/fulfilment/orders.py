@@ -43,9 +43,7 @@ def _imported(order: Order, version: int) -> Fulfilment | None:
     return begun.model_copy(
         update={
             "phase": "processing",
-            "items": tuple(
-                _item(line, version).model_copy(update={"shipped": line.shipped}) for line in order.lines
-            ),
+            "items": tuple(_item(line, version).model_copy(update={"shipped": line.shipped}) for line in order.lines),
             "address": order.shipping_address,
             "shipping_method": order.shipping_method,
             "customer_id": order.customer_id,
