@@ -12,7 +12,7 @@ import importlib
 import sys
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -47,6 +47,12 @@ is in it: a quiet processor commits soon, a busy one fills its transactions."""
 
 RELAXED_COMMIT_INTERVAL = 0.25
 """Of processors that nobody waits for (topology.yaml: relaxed)."""
+
+BEHIND = 100
+BEHIND_COMMIT_INTERVAL = 0.25
+"""Of a processor that has so many messages before it. Each of them waits for all those before it anyway; what a
+transaction costs everybody who reads it is better spent on many. On a busy machine a commit can take longer than the
+interval: the slower it went, the more of its time a processor would spend committing."""
 
 LINGER_MS = 20
 """A commit flushes, whatever the linger; until then records wait for each other instead of going out one by one."""
@@ -244,12 +250,14 @@ class _Value(Serializer):
 
 
 class Pace:
-    """Sets the application's commit interval by how many messages a second it handles; called once a message."""
+    """Sets the application's commit interval by how many messages a second it handles and how many (`lag`) are still
+    before it; called once a message."""
 
     WINDOW = 0.25
 
-    def __init__(self, context: Any) -> None:
+    def __init__(self, context: Any, lag: Callable[[], int]) -> None:
         self._context = context
+        self._lag = lag
         self._count = 0
         self._since = time.monotonic()
 
@@ -257,12 +265,14 @@ class Pace:
         self._count += 1
         seconds = time.monotonic() - self._since
         if seconds >= self.WINDOW:
-            self._context.commit_interval = commit_interval(self._count / seconds)
+            self._context.commit_interval = commit_interval(self._count / seconds, self._lag())
             self._count, self._since = 0, time.monotonic()
 
 
-def commit_interval(rate: float) -> float:
-    """Seconds between two transactions at so many messages a second."""
+def commit_interval(rate: float, lag: int) -> float:
+    """Seconds between two transactions at so many messages a second, with so many still to be read."""
+    if lag > BEHIND:
+        return BEHIND_COMMIT_INTERVAL
     return COMMIT_INTERVAL + (MOST_COMMIT_INTERVAL - COMMIT_INTERVAL) * min(1.0, rate / BUSY)
 
 
@@ -298,7 +308,7 @@ def application(settings: Settings, topology: Topology, name: str, runner: Runne
     )
     wire(app, spec, runner)
     if not spec.relaxed:
-        app._on_message_processed = Pace(app._processing_context)
+        app._on_message_processed = Pace(app._processing_context, lambda: _lag(app, spec)[0])
     # The flag is private; the library's version is pinned, and a test fails when it no longer works (rule 2).
     app._dataframe_registry._requires_time_alignment = False
     return app
@@ -424,6 +434,13 @@ def _report(app: Application, name: str, spec: Processor, stop: threading.Event)
 
 
 def _facts(app: Application, spec: Processor) -> dict[str, Any]:
+    lag, partitions = _lag(app, spec)
+    ready = partitions > 0 and not app._state_manager.recovery_required
+    return {"ready": ready, "lag": lag, "partitions": partitions}
+
+
+def _lag(app: Application, spec: Processor) -> tuple[int, int]:
+    """(messages that are there and not read yet, partitions), from what the consumer knows anyway."""
     consumer = app._consumer
     mine = [tp for tp in consumer.assignment() if tp.topic in spec.inputs]
     positions = consumer.position(mine) if mine else []
@@ -432,4 +449,4 @@ def _facts(app: Application, spec: Processor) -> dict[str, Any]:
         low, high = consumer.get_watermark_offsets(tp, timeout=5, cached=True)
         done = tp.offset if tp.offset >= 0 else low
         lag += max(0, high - done) if high >= 0 else 0
-    return {"ready": bool(mine) and not app._state_manager.recovery_required, "lag": lag, "partitions": len(mine)}
+    return lag, len(mine)
