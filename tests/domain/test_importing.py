@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -193,6 +193,7 @@ def histories(draw: st.DrawFn) -> dict[str, Any]:
     return {**paid, "shipments": shipments, "refunds": refunds}
 
 
+@settings(deadline=None)
 @given(histories())
 def test_who_reads_the_end_of_a_history_alone_knows_what_all_of_its_events_tell(changes: dict[str, Any]) -> None:
     """Sagas pass by the events before OrderImported (topology.yaml: history); those that were written before there was
