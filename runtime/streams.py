@@ -50,9 +50,9 @@ RELAXED_COMMIT_INTERVAL = 0.25
 
 BEHIND = 100
 BEHIND_COMMIT_INTERVAL = 0.25
-"""Of a processor that has so many messages before it. Each of them waits for all those before it anyway; what a
-transaction costs everybody who reads it is better spent on many. On a busy machine a commit can take longer than the
-interval: the slower it went, the more of its time a processor would spend committing."""
+"""Of a processor that has more than a second's work before it, and at least so many messages. Each of them waits for
+those before it anyway. On a busy machine a commit can take longer than the usual interval: the slower a processor went,
+the more of its time it would spend committing."""
 
 LINGER_MS = 20
 """A commit flushes, whatever the linger; until then records wait for each other instead of going out one by one."""
@@ -271,7 +271,7 @@ class Pace:
 
 def commit_interval(rate: float, lag: int) -> float:
     """Seconds between two transactions at so many messages a second, with so many still to be read."""
-    if lag > BEHIND:
+    if lag > max(BEHIND, rate):
         return BEHIND_COMMIT_INTERVAL
     return COMMIT_INTERVAL + (MOST_COMMIT_INTERVAL - COMMIT_INTERVAL) * min(1.0, rate / BUSY)
 
