@@ -24,7 +24,7 @@ OpenAddress = Callable[[Address | None, str], dict[str, Any] | None]
 
 # How a field of an event is known to be an amount.
 _MINOR = get_args(Minor)[1].description
-_HIDDEN = frozenset({"payment_token"})
+_HIDDEN = frozenset({"payment_token", "order"})  # the whole order has a place of its own
 
 
 def order_json(order: Order, open_address: OpenAddress, staff: bool = False) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import importlib
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -29,7 +29,7 @@ from processors.kit import Handler, Incoming, Outgoing, TooLarge
 from runtime import dead_letters, health, kafka, logs
 from runtime.errors import UserError
 from runtime.settings import Settings
-from runtime.topology import Processor, Topology
+from runtime.topology import History, Processor, Topology
 from schemas import policy
 from schemas.base import Event
 from schemas.codec import Undecodable, decode, encode
@@ -48,8 +48,22 @@ is in it: a quiet processor commits soon, a busy one fills its transactions."""
 RELAXED_COMMIT_INTERVAL = 0.25
 """Of processors that nobody waits for (topology.yaml: relaxed)."""
 
+BEHIND = 100
+BEHIND_COMMIT_INTERVAL = 0.25
+"""Of a processor that has more than a second's work before it, and at least so many messages. Each of them waits for
+those before it anyway. On a busy machine a commit can take longer than the usual interval: the slower a processor went,
+the more of its time it would spend committing."""
+
 LINGER_MS = 20
 """A commit flushes, whatever the linger; until then records wait for each other instead of going out one by one."""
+
+PASSED_BY: dict[History, frozenset[bytes]] = {
+    "each": frozenset(),
+    "end": frozenset({b"event"}),
+    "none": frozenset({b"event", b"end"}),
+}
+"""Which events of imported orders a processor is spared (topology.yaml: history), by what their header says. Those from
+before there was such a header are handled by all."""
 
 QUIET = {"timer.ticks"}
 """Topics whose messages get no line in the log each: a tick is nobody's request."""
@@ -236,12 +250,14 @@ class _Value(Serializer):
 
 
 class Pace:
-    """Sets the application's commit interval by how many messages a second it handles; called once a message."""
+    """Sets the application's commit interval by how many messages a second it handles and how many (`lag`) are still
+    before it; called once a message."""
 
     WINDOW = 0.25
 
-    def __init__(self, context: Any) -> None:
+    def __init__(self, context: Any, lag: Callable[[], int]) -> None:
         self._context = context
+        self._lag = lag
         self._count = 0
         self._since = time.monotonic()
 
@@ -249,12 +265,14 @@ class Pace:
         self._count += 1
         seconds = time.monotonic() - self._since
         if seconds >= self.WINDOW:
-            self._context.commit_interval = commit_interval(self._count / seconds)
+            self._context.commit_interval = commit_interval(self._count / seconds, self._lag())
             self._count, self._since = 0, time.monotonic()
 
 
-def commit_interval(rate: float) -> float:
-    """Seconds between two transactions at so many messages a second."""
+def commit_interval(rate: float, lag: int) -> float:
+    """Seconds between two transactions at so many messages a second, with so many still to be read."""
+    if lag > max(BEHIND, rate):
+        return BEHIND_COMMIT_INTERVAL
     return COMMIT_INTERVAL + (MOST_COMMIT_INTERVAL - COMMIT_INTERVAL) * min(1.0, rate / BUSY)
 
 
@@ -290,7 +308,7 @@ def application(settings: Settings, topology: Topology, name: str, runner: Runne
     )
     wire(app, spec, runner)
     if not spec.relaxed:
-        app._on_message_processed = Pace(app._processing_context)
+        app._on_message_processed = Pace(app._processing_context, lambda: _lag(app, spec)[0])
     # The flag is private; the library's version is pinned, and a test fails when it no longer works (rule 2).
     app._dataframe_registry._requires_time_alignment = False
     return app
@@ -309,9 +327,17 @@ def wire(app: Application, spec: Processor, runner: Runner) -> None:
     stream = inputs[0]
     for other in inputs[1:]:
         stream = stream.concat(other)
+    if passed_by := PASSED_BY[spec.history]:
+        stream = stream.filter(lambda _, __, ___, headers: history_of(headers) not in passed_by, metadata=True)
     stream = stream.apply(runner, stateful=True, expand=True, metadata=True)
     stream = stream.set_headers(lambda record, key, timestamp, headers: record.headers)
     stream.to_topic(lambda record, key, timestamp, headers: outputs[record.topic], key=lambda record: record.key)
+
+
+def history_of(headers: Sequence[tuple[str, bytes]] | None) -> bytes | None:
+    """What the headers say of imported history, at a glance: it comes last. None too for a message that is retried
+    (there ours come last): whoever could not process it has to count it."""
+    return headers[-1][1] if headers and headers[-1][0] == kafka.HISTORY else None
 
 
 def run(settings: Settings, topology: Topology, name: str) -> None:
@@ -408,6 +434,13 @@ def _report(app: Application, name: str, spec: Processor, stop: threading.Event)
 
 
 def _facts(app: Application, spec: Processor) -> dict[str, Any]:
+    lag, partitions = _lag(app, spec)
+    ready = partitions > 0 and not app._state_manager.recovery_required
+    return {"ready": ready, "lag": lag, "partitions": partitions}
+
+
+def _lag(app: Application, spec: Processor) -> tuple[int, int]:
+    """(messages that are there and not read yet, partitions), from what the consumer knows anyway."""
     consumer = app._consumer
     mine = [tp for tp in consumer.assignment() if tp.topic in spec.inputs]
     positions = consumer.position(mine) if mine else []
@@ -416,4 +449,4 @@ def _facts(app: Application, spec: Processor) -> dict[str, Any]:
         low, high = consumer.get_watermark_offsets(tp, timeout=5, cached=True)
         done = tp.offset if tp.offset >= 0 else low
         lag += max(0, high - done) if high >= 0 else 0
-    return {"ready": bool(mine) and not app._state_manager.recovery_required, "lag": lag, "partitions": len(mine)}
+    return lag, len(mine)

@@ -23,6 +23,9 @@ from runtime.errors import UserError
 Profile = Literal["embedded", "production"]
 """How large: a laptop, or a cluster."""
 
+History = Literal["each", "end", "none"]
+"""Of an imported order: each event, only the last one, which carries the whole order, or none at all."""
+
 OPERATOR = "oms-cli"
 """The `oms` command in a person's hands: the only reader and writer of topics that is no process of ours."""
 
@@ -119,6 +122,7 @@ class Processor(_Process):
     changelog: str | None = Field(default=None, description="the topic of its state, by quixstreams' naming")
     guarantee: Literal["exactly-once"]
     relaxed: bool = Field(default=False, description="nobody waits for it: it commits seldom, which costs little")
+    history: History = Field(default="each", description="what it reads of orders that were imported")
 
     @property
     def writes(self) -> tuple[str, ...]:

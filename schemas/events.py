@@ -8,7 +8,17 @@ from pydantic import Field
 
 from schemas.address import Address
 from schemas.base import Event, Family, Instant, Minor, Payload
-from schemas.order import AppliedPromotion, Edit, ExchangeTerms, Line, RefundItem, ReturnItem, ShipmentLine, Totals
+from schemas.order import (
+    AppliedPromotion,
+    Edit,
+    ExchangeTerms,
+    Line,
+    Order,
+    RefundItem,
+    ReturnItem,
+    ShipmentLine,
+    Totals,
+)
 
 EVENTS = Family("order.events", Event)
 
@@ -490,3 +500,6 @@ class OrderImported(Payload, family="order.events"):
 
     source: str
     external_id: str
+    order: Order | None = Field(
+        default=None, description="as that history left it: who needs no more may pass by the events before this one"
+    )

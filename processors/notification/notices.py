@@ -12,7 +12,7 @@ from schemas import events as e
 from schemas.base import Event, Model
 from schemas.money import to_text
 from schemas.notification import NoticeLine, SendNotice
-from schemas.order import Line, OrderStatus, ShipmentLine, Totals
+from schemas.order import Line, Order, OrderStatus, ShipmentLine, Totals
 
 OPTIONAL = frozenset(
     {"payment_confirmed", "processing", "out_for_delivery", "delivered", "return_received", "return_expired"}
@@ -80,7 +80,7 @@ def evolve(known: Known | None, event: Event[Any]) -> Known | None:
             items=_items(data.lines),
         )
     if known is None:
-        return None
+        return _imported(data.order) if isinstance(data, e.OrderImported) and data.order is not None else None
     changes: dict[str, Any] = {}
     lines: tuple[Line, ...] | None = getattr(data, "lines", None) if isinstance(data, _WITH_LINES) else None
     totals: Totals | None = getattr(data, "totals", None)
@@ -96,6 +96,26 @@ def evolve(known: Known | None, event: Event[Any]) -> Known | None:
     if (status := _STATUS.get(type(data))) is not None:
         changes["status"] = status
     return known.model_copy(update=changes) if changes else known
+
+
+def _imported(order: Order) -> Known:
+    """What the events of its history would have told."""
+    return Known(
+        customer_id=order.customer_id,
+        number=order.number,
+        currency=order.currency,
+        status=order.status,
+        total=order.totals.total,
+        estimated_delivery=order.estimated_delivery,
+        items=_items(order.lines),
+        parcels={
+            parcel.shipment_id: Parcel(
+                carrier=parcel.carrier, tracking_number=parcel.tracking_number, tracking_url=parcel.tracking_url
+            )
+            for parcel in order.shipments
+            if parcel.carrier is not None and parcel.tracking_number is not None and parcel.tracking_url is not None
+        },
+    )
 
 
 def notice(known: Known | None, event: Event[Any]) -> SendNotice | None:

@@ -83,7 +83,11 @@ def import_order(command: Command[Any], data: c.ImportOrder, policy: Policy, dec
         if isinstance(decision, Rejection):
             return _refused(step, decision)
         story.add(step.at, step.actor, decision)
-    story.add(command.at, command.actor, [e.OrderImported(source=data.source, external_id=data.external_id)])
+    story.add(
+        command.at,
+        command.actor,
+        [e.OrderImported(source=data.source, external_id=data.external_id, order=story.order)],
+    )
     return story.events
 
 

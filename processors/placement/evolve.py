@@ -7,11 +7,13 @@ compares before and after, and sends just that.
 
 from __future__ import annotations
 
+from processors.placement import imported
 from processors.placement.answered import answered
 from processors.placement.model import Cause, Placement
 from processors.placement.steps import advance
 from processors.placement.told import told
 from schemas.base import Event
+from schemas.events import OrderImported
 from schemas.policy import Policy
 
 
@@ -20,6 +22,8 @@ def evolve(placement: Placement | None, cause: Cause, policy: Policy) -> Placeme
     if isinstance(cause, Event):
         if placement is not None and cause.version <= placement.version:
             return placement  # a repeat
+        if placement is None and isinstance(cause.data, OrderImported) and cause.data.order is not None:
+            return imported.placement(cause.data.order, policy).but(version=cause.version)
         heard = told(placement, cause, policy)
     else:
         heard = None if placement is None else answered(placement, cause.data, policy)

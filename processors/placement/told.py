@@ -60,15 +60,15 @@ def _submitted(draft: Placement, submitted: e.OrderSubmitted, version: int, poli
     return draft.but(
         phase="placing",
         customer_id=submitted.customer_id or draft.customer_id,
-        needs=tuple(_new_need(line, line.quantity, version) for line in submitted.lines),
+        needs=tuple(new_need(line, line.quantity, version) for line in submitted.lines),
         uses=tuple(Use(code=applied.terms.code, version=version) for applied in submitted.promotions),
-        scores=_asked_scores(submitted.customer_id, submitted.shipping_address, version, policy),
+        scores=asked_scores(submitted.customer_id, submitted.shipping_address, version, policy),
         timers=(),
         version=version,
     )
 
 
-def _asked_scores(customer_id: str | None, address: Address | None, version: int, policy: Policy) -> tuple[Score, ...]:
+def asked_scores(customer_id: str | None, address: Address | None, version: int, policy: Policy) -> tuple[Score, ...]:
     if not policy.fraud.enabled:
         return ()
     asked = {"customer": customer_id, "address": address.fingerprint if address else None}
@@ -193,7 +193,7 @@ def _edit_requested(
     held = {need.line_id: need.wanted for need in placement.needs}
     used = {use.code for use in placement.uses}
     rises = tuple(
-        _new_need(line, units, version)
+        new_need(line, units, version)
         for line in edit.lines
         if (units := line.quantity - line.cancelled) > held.get(line.line_id, 0)
     )
@@ -203,7 +203,7 @@ def _edit_requested(
         rises=rises,
         codes=tuple(x.terms.code for x in edit.promotions if x.amount > 0 and x.terms.code not in used),
         attempt_id=edit.attempt_id if requested.amount else None,
-        scores=_asked_scores(placement.customer_id, to, version, policy) if scored else (),
+        scores=asked_scores(placement.customer_id, to, version, policy) if scored else (),
     )
     timeout = Timer(kind="edit_timeout", due_at=requested.due_at, generation=edit.edit_id)
     changes: dict[str, Any] = {"edit": pending, "timers": (*placement.without_timer("edit_timeout"), timeout)}
@@ -251,7 +251,7 @@ def _ended(placement: Placement) -> dict[str, Any]:
 # Needs
 
 
-def _new_need(line: Line, units: int, version: int) -> Need:
+def new_need(line: Line, units: int, version: int) -> Need:
     return Need(
         line_id=line.line_id, sku=line.sku, backorder=line.backorder, wanted=units, asked=units, version=version
     )
@@ -262,7 +262,7 @@ def _needs_of(placement: Placement, lines: tuple[Line, ...], version: int) -> tu
     wanted = {line.line_id: line.quantity - line.cancelled for line in lines}
     known = {need.line_id for need in placement.needs}
     changes = {need.line_id: wanted.get(need.line_id, 0) - need.wanted for need in placement.needs}
-    new = [_new_need(line, wanted[line.line_id], version) for line in lines if line.line_id not in known]
+    new = [new_need(line, wanted[line.line_id], version) for line in lines if line.line_id not in known]
     return (*_given_back(placement, changes, version), *(need for need in new if need.wanted > 0))
 
 

@@ -19,7 +19,7 @@ from .rows import micros, version
 
 BY_ORDERS = frozenset({"reserved", "released", "committed"})
 """Movements of stock that orders cause; the orders' own events tell of them."""
-_BULKY = frozenset({"lines", "totals", "promotions", "payment_token", "reason", "comment"})
+_BULKY = frozenset({"lines", "totals", "promotions", "payment_token", "reason", "comment", "order"})
 
 
 class AuditRow(NamedTuple):
@@ -130,7 +130,8 @@ def _change(data: Payload) -> tuple[dict[str, Any] | None, dict[str, Any]]:
 
 
 def _why(data: Payload) -> str:
-    return ": ".join(text for name in ("reason", "comment") if (text := getattr(data, name, None)))
+    said = vars(data)  # a model takes its time to say that it has no such attribute
+    return ": ".join(text for name in ("reason", "comment") if (text := said.get(name)))
 
 
 def _json(value: dict[str, Any] | None) -> str:

@@ -1,8 +1,7 @@
 """Topics → the new tables of a rebuild, from where these are to where the topics end: as fast as one process can.
 
-The messages were validated when the sink read them first, so they are read without (`schemas.trusted`); the rows are
-made by the functions that the sink makes them by. While one batch is written, the next is read. A row that is written
-twice, because a rebuild was killed before its progress was, is there once.
+Messages are read and rows are made by the functions that the sink uses. While one batch is written, the next is read. A
+row that is written twice, because a rebuild was killed before its progress was, is there once.
 """
 
 from __future__ import annotations

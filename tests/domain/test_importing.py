@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from processors.fulfilment.model import Fulfilment
+from processors.fulfilment.saga import step
+from processors.notification import notices
 from processors.order.decide import decide
 from processors.order.evolve import evolve
 from processors.order.history import PastOrder, Unfit, command_of, order_id_of
 from processors.order.importing import Past
 from processors.order.processor import ORDER, handle_command
+from processors.placement.saga import Placement
+from processors.placement.saga import evolve as place
 from schemas.base import Event
 from schemas.order import Order
 from schemas.replies import Rejection
@@ -53,10 +60,18 @@ def imported(**changes: Any) -> list[Past] | Rejection:
 def folded(story: list[Past] | Rejection) -> Order:
     assert not isinstance(story, Rejection), story
     order: Order | None = None
-    for version, past in enumerate(story, start=1):
-        event: Event[Any] = Event(
-            id="",
-            order_id="o",
+    for event in happened(story):
+        order = evolve(order, event)
+    assert order is not None
+    return order
+
+
+def happened(story: list[Past]) -> list[Event[Any]]:
+    """The events as they lie on the topic, but for their hashes."""
+    return [
+        Event(
+            id=f"e{version}",
+            order_id=order_id_of("old", DELIVERED["id"]),
             version=version,
             occurred_at=past.at,
             actor=past.actor,
@@ -66,9 +81,8 @@ def folded(story: list[Past] | Rejection) -> Order:
             data=past.payload,
             imported=True,
         )
-        order = evolve(order, event)
-    assert order is not None
-    return order
+        for version, past in enumerate(story, start=1)
+    ]
 
 
 def refusal(**changes: Any) -> Rejection:
@@ -147,6 +161,70 @@ def test_split_shipments() -> None:
         [2],
         [1],
     )
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> dict[str, Any]:
+    """Changes to DELIVERED: anything between a draft and an order that was sent in two parcels and paid back in parts,
+    the lengths of time between steps left to chance."""
+    hours = iter(sorted(draw(st.lists(st.integers(1, 2000), min_size=9, max_size=9, unique=True))))
+
+    def at() -> str:
+        return (datetime(2019, 3, 2, 11, tzinfo=UTC) + timedelta(hours=next(hours))).isoformat()
+
+    nothing: dict[str, Any] = {"payments": [], "shipments": [], "billing_address": draw(st.sampled_from([None, HOME]))}
+    if draw(st.integers(0, 9)) == 0:
+        return {**nothing, "submitted_at": None}
+    nothing["billing_address"] = HOME
+    payments = [{"at": at(), "status": "declined"} for _ in range(draw(st.integers(0, 2)))]
+    if draw(st.integers(0, 9)) > 0:
+        payments.append({"at": at(), "status": "captured", "reference": draw(st.sampled_from(["ch_1", "ch_2"]))})
+    paid = {**nothing, "payments": payments}
+    if draw(st.integers(0, 4)) == 0:
+        return {**paid, "cancelled": {"at": at()}}
+    if not payments or payments[-1]["status"] == "declined":
+        return paid
+    shipments: list[dict[str, Any]] = []
+    for quantity in draw(st.sampled_from([[], [2], [1], [1, 1]])):
+        shipments.append({"shipped_at": at(), "carrier": "DHL", "items": [{"item": 0, "quantity": quantity}]})
+        if draw(st.booleans()):
+            shipments[-1]["delivered_at"] = at()
+    refunds = [{"at": at(), "amount": amount} for amount in draw(st.sampled_from([[], ["5.00"], ["8.70", "20.00"]]))]
+    return {**paid, "shipments": shipments, "refunds": refunds}
+
+
+@settings(deadline=None)
+@given(histories())
+def test_who_reads_the_end_of_a_history_alone_knows_what_all_of_its_events_tell(changes: dict[str, Any]) -> None:
+    """Sagas pass by the events before OrderImported (topology.yaml: history); those that were written before there was
+    such a thing they have heard one by one. Nothing is sent either way."""
+    story = imported(**changes)
+    assume(not isinstance(story, Rejection))
+    assert not isinstance(story, Rejection)
+    events = happened(story)
+    told: tuple[Placement | None, Fulfilment | None, notices.Known | None] = (None, None, None)
+    placement, fulfilment, known = told
+    for event in events:
+        placement = place(placement, event, POLICY)
+        fulfilment, sends = step(fulfilment, event, POLICY)
+        assert sends == []
+        known = notices.evolve(known, event)
+        assert notices.notice(known, event) is None
+    end, order = events[-1], folded(story)
+    assert placement is not None
+    assert known is not None
+    assert place(None, end, POLICY) == placement.but(version=end.version)
+    assert _asked_at_no_version(step(None, end, POLICY)[0]) == _asked_at_no_version(fulfilment)
+    assert notices.evolve(None, end) == known.model_copy(update={"status": order.status})
+
+
+def _asked_at_no_version(state: Fulfilment | None) -> Fulfilment | None:
+    """Under which version stock was asked matters while it has not answered; of imported lines nothing was asked."""
+    if state is None:
+        return None
+    assert not any(item.pending for item in state.items)
+    items = tuple(item.model_copy(update={"asked": 0}) for item in state.items)
+    return state.model_copy(update={"items": items})
 
 
 def test_a_draft_is_history_too() -> None:

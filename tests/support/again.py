@@ -8,7 +8,7 @@ from processors.sinks.views import VIEWS, Make
 from schemas import trusted
 from schemas.address import Sealed
 from schemas.base import Envelope
-from schemas.codec import decode
+from schemas.codec import validated
 
 TOPICS = sorted({topic for view in VIEWS.values() for topic in view.sources})
 AT = 1_772_445_600_123
@@ -19,7 +19,7 @@ def somebody(sealed: Sealed) -> dict[str, Any]:
 
 
 def assert_the_same_rows(topic: str, raw: bytes) -> None:
-    first, again = decode(raw), trusted.decode(raw)
+    first, again = validated(raw), trusted.decode(raw)
     assert again.model_dump() == first.model_dump()
     assert type(again.data) is type(first.data)
     for view in VIEWS.values():

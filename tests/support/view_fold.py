@@ -50,7 +50,7 @@ IDENTITY: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 """View → (its table, what a row of it is about)."""
 
-_BULKY = ("lines", "totals", "promotions", "payment_token", "reason", "comment")
+_BULKY = ("lines", "totals", "promotions", "payment_token", "reason", "comment", "order")
 
 
 @dataclass(frozen=True)
