@@ -92,8 +92,8 @@ def test_while_the_figures_are_fresh_only_what_happens_now_is_asked_again(
         for _ in range(3):
             before = selects(engine)
             await get("7d")
-            # Minutes, exceptions, and the tail, which is two: the second finds the orders' numbers.
-            assert selects(engine) - before - 1 == 4
+            # Minutes, exceptions and the tail.
+            assert selects(engine) - before - 1 == 3
 
     viewed(settings, look)
 
