@@ -67,7 +67,7 @@ class HttpInterface:
         self._passwords: dict[User, str] = {"default": password, "analyst": analyst_password}
         self._pools = {user: ThreadPoolExecutor(size, f"clickhouse-{user}") for user, size in _THREADS.items()}
         self._turns = asyncio.Semaphore(_THREADS["analyst"])
-        self._waiting = 0
+        self._inside = 0
 
     def close(self) -> None:
         """Wait for the statements that are running."""
@@ -138,22 +138,20 @@ class HttpInterface:
         if user == "default":
             yield
             return
-        if self._waiting == _ANALYSTS_WAITING:
+        if self._inside == _THREADS["analyst"] + _ANALYSTS_WAITING:
             text = f"Too many simultaneous queries of analysts: {_ANALYSTS_WAITING} are waiting."
             raise ClickHouseError.of(sql.TOO_MANY_SIMULTANEOUS_QUERIES, text)
-        self._waiting += 1
+        self._inside += 1
         turn = asyncio.ensure_future(self._turns.acquire())
         try:
             await _first_of(turn, gone)
-        finally:
-            self._waiting -= 1
-            turn.cancel()
-        if not turn.done():
-            raise ClientGoneError
-        try:
+            if not turn.done():
+                raise ClientGoneError
             yield
         finally:
-            self._turns.release()
+            self._inside -= 1
+            if not turn.cancel():
+                self._turns.release()
 
     async def _run_watched(self, query: Query, stream: bool, gone: asyncio.Future[None]) -> Answer:
         """Run a read, and cancel it when the client leaves."""
