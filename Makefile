@@ -9,8 +9,6 @@ OMS := $(BIN)/oms
 # Exists when the installation is complete and is of these files.
 INSTALLED := $(VENV)/.installed
 LOG := .cache/install.log
-# Tests that run side by side.
-JOBS := 2
 UV := .cache/uv
 
 .PHONY: help setup demo up down test lint format schemas chaos bench screenshots lock
@@ -31,7 +29,7 @@ down: $(INSTALLED) ## stop it
 	@$(OMS) down
 
 test: $(INSTALLED) ## every test
-	@$(BIN)/pytest -n $(JOBS) --dist loadgroup
+	@$(BIN)/pytest
 
 lint: $(INSTALLED) ## style, types, import rules, topology, schemas
 	@$(BIN)/ruff check .

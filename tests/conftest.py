@@ -1,8 +1,7 @@
 """Fixtures: the real stack, in two kinds, each started once for all tests that need it.
 
 A stack that nobody uses takes a good part of the machine from those who measure time. So what needs none comes first,
-then what needs the first kind, and that one is stopped when the second is started. `make test` runs two tests side by
-side (most of those of real processes wait); then one of the two does all that needs a stack.
+then what needs the first kind, and that one is stopped when the second is started.
 """
 
 from __future__ import annotations
@@ -25,7 +24,6 @@ CROWD: dict[str, dict[str, Any]] = {"fraud": {"customer_orders": 1_000_000, "add
 """The customers of all tests live in one house, which looks like fraud after fifty orders."""
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     kinds = ("stack", "impatient_stack")
 
@@ -35,8 +33,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return sum(found)
 
     items.sort(key=needed)
-    for item in items:  # where two run side by side, one has all that need a stack, and a file is never torn apart
-        item.add_marker(pytest.mark.xdist_group("stack" if needed(item) else item.path.name))
 
 
 @pytest.fixture(scope="session")
