@@ -39,11 +39,13 @@ def life(shop: Shop) -> dict[str, Any]:
 
 
 def settled(shop: Shop, path: str) -> dict[str, Any]:
-    """The order once it is cancelled and its money went back."""
+    """The order once it is cancelled and its money went back, and the timeline, another view, tells all of it."""
     deadline = time.monotonic() + 30
     while True:
         order: dict[str, Any] = shop.call("GET", path).json()
-        if order["refunds"] and all(refund["status"] == "completed" for refund in order["refunds"]):
+        events = shop.call("GET", f"{path}/events").json()["items"]
+        refunded = order["refunds"] and all(refund["status"] == "completed" for refund in order["refunds"])
+        if refunded and len(events) == order["version"]:
             return order
         assert time.monotonic() < deadline, order
         time.sleep(0.1)
