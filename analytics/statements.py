@@ -7,8 +7,6 @@ from functools import cache
 from importlib.resources import files
 
 _INCLUDE = re.compile(r"^-- include (\w+)$", re.MULTILINE)
-
-
 _PARAMETER = re.compile(r"{(\w+):")
 
 

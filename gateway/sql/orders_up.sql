@@ -18,22 +18,7 @@ WITH
         LIMIT {candidates:UInt32}
     )
 ) AS candidates,
--- One row per candidate order: its newest version.
-newest AS
-(
-    SELECT *
-    FROM oms.order_summaries
-    WHERE (created_at, order_id) IN (SELECT (arrayJoin(candidates) AS row).1, row.2)
-    ORDER BY version DESC
-    LIMIT 1 BY order_id
-)
-SELECT
-    order_id,
-    reinterpretAsInt64({by:Identifier}) AS key,
-    (
--- include order_filters
-    ) AS matches,
-    length(candidates) AS looked_at,
+-- include newest_of_candidates
     arrayMax(row -> (row.3, row.2), candidates) AS reached
 FROM newest
 SETTINGS max_threads = 1
