@@ -15,9 +15,8 @@ from gateway.business_metrics import BusinessMetrics, parameters
 from gateway.queries import sql
 from runtime.settings import Settings
 from schemas.base import Message
-from schemas.inventory import StockMoved
 from schemas.order import AppliedPromotion
-from tests.support.examples import T0, address, at, terms
+from tests.support.examples import T0, address, at, counted, terms
 from tests.support.histories import History
 from tests.support.view_tables import fill, fill_histories
 
@@ -60,16 +59,7 @@ def histories() -> list[History]:
 
 
 def moved(sku: str, version: int, seconds: float, quantity: int, on_hand: int) -> Message[Any]:
-    data = StockMoved(
-        kind="adjusted",
-        sku=sku,
-        pool="main",
-        quantity=quantity,
-        on_hand=on_hand,
-        reserved=0,
-        shipped=0,
-        version=version,
-    )
+    data = counted(sku, version, quantity, on_hand)
     return Message(id=f"{sku}/{version}", at=at(seconds), actor="staff:bo", correlation_id="c", data=data)
 
 

@@ -12,8 +12,7 @@ from clickhouse_connect.driver.client import Client
 from analytics import kpis
 from processors.sinks.views import VIEWS
 from schemas.base import Envelope, Message
-from schemas.inventory import StockMoved
-from tests.support.examples import at
+from tests.support.examples import at, counted
 from tests.support.kpi_fold import KPIS, Fold, by_key
 from tests.support.random_lives import messages, orders, walked
 from tests.support.view_tables import fill
@@ -53,16 +52,7 @@ def scarce(sku: str, dice: random.Random) -> Iterator[Message[Any]]:
     for version in range(1, 60):
         on_hand = dice.choice((0, 0, 1, 2, 30))
         quantity, before = on_hand - before, on_hand
-        moved = StockMoved(
-            kind="adjusted",
-            sku=sku,
-            pool="main",
-            quantity=quantity,
-            on_hand=on_hand,
-            reserved=0,
-            shipped=0,
-            version=version,
-        )
+        moved = counted(sku, version, quantity, on_hand)
         yield Message(id=f"{sku}{version}", at=at(version * 7_000), actor="a", correlation_id="c", data=moved)
 
 

@@ -9,6 +9,7 @@ from uuid import UUID, uuid5
 from schemas import commands as c
 from schemas.address import Address, Sealed
 from schemas.base import Command, Payload
+from schemas.inventory import StockMoved
 from schemas.order import PromotionTerms, Quote
 from schemas.policy import Policy, load
 
@@ -33,6 +34,20 @@ def quote(sku: str = "MUG", price: int = 1000, **changes: Any) -> Quote:
         "unit_price": price,
     }
     return Quote(**{**values, **changes})
+
+
+def counted(sku: str, version: int, quantity: int, on_hand: int) -> StockMoved:
+    """Somebody counted: so many more are there than the books had, and so many in all."""
+    return StockMoved(
+        kind="adjusted",
+        sku=sku,
+        pool="main",
+        quantity=quantity,
+        on_hand=on_hand,
+        reserved=0,
+        shipped=0,
+        version=version,
+    )
 
 
 def line(sku: str = "MUG", quantity: int = 1, price: int = 1000, **changes: Any) -> c.NewLine:
