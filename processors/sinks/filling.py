@@ -20,7 +20,7 @@ from runtime.dead_letters import for_me, is_retried
 from runtime.errors import UserError
 from runtime.keystore import vault
 from runtime.settings import Settings
-from schemas import trusted
+from schemas.codec import decode
 
 from .later import Ends
 from .opening import KeysAway, opener
@@ -122,7 +122,7 @@ class Filling:
             return
         raw = record.value()
         try:
-            batch.making[topic].add(trusted.decode(raw), raw, record.timestamp()[1], self._open)
+            batch.making[topic].add(decode(raw), raw, record.timestamp()[1], self._open)
         except KeysAway:
             raise
         except Exception:  # noqa: BLE001  (as the sink, which has written a dead letter of it)
