@@ -11,7 +11,6 @@ from typing import Any
 
 import structlog
 from confluent_kafka import KafkaException, TopicPartition
-from confluent_kafka.admin import OffsetSpec
 
 from gateway.call import Parts
 from gateway.freshness import TOPICS, Offsets
@@ -124,16 +123,11 @@ class Monitor:
             topics = self._admin.list_topics(timeout=KAFKA_TIMEOUT).topics
             if not topics.keys() >= TOPICS:
                 return None, {}
-            latest = {
-                TopicPartition(topic, partition): OffsetSpec.latest()
-                for topic in TOPICS
-                for partition in topics[topic].partitions
-            }
+            partitions = [TopicPartition(topic, number) for topic in TOPICS for number in topics[topic].partitions]
             at = time.monotonic()
-            answers = self._admin.list_offsets(latest, request_timeout=KAFKA_TIMEOUT)
             ends: dict[str, dict[int, int]] = {topic: {} for topic in TOPICS}
-            for to, answer in answers.items():
-                ends[to.topic][to.partition] = answer.result().offset
+            for (topic, number), end in kafka.ends(self._admin, partitions, timeout=KAFKA_TIMEOUT).items():
+                ends[topic][number] = end
             return at, ends
         except KafkaException:
             return None, {}  # the condition of Kafka says so

@@ -123,7 +123,7 @@ class Feed:
                 self.lag = _lag(consumer, partitions)
             if time.monotonic() - heard > SILENCE:
                 heard = time.monotonic()
-                behind = self._behind(consumer, partitions)
+                behind = self._behind(partitions)
                 if behind and behind == suspected:
                     raise Stuck(f"{len(behind)} partition(s) do not get on")
                 suspected = behind
@@ -151,16 +151,11 @@ class Feed:
                 self._dead_letter(record, undecodable)
         return batch
 
-    def _behind(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> dict[tuple[str, int], int]:
+    def _behind(self, partitions: Sequence[TopicPartition]) -> dict[tuple[str, int], int]:
         """Partitions that go on after what was told to be their end (that end). The broker is asked; the marks of
         transactions count, so that a position would not do."""
-        found = {}
-        for partition in partitions:
-            at = partition.topic, partition.partition
-            _, high = consumer.get_watermark_offsets(TopicPartition(*at), timeout=METADATA_TIMEOUT)
-            if high > (end := self._ends.get(at, 0)):
-                found[at] = end
-        return found
+        highs = kafka.ends(kafka.admin(self._settings), partitions, timeout=METADATA_TIMEOUT)
+        return {at: end for at, high in highs.items() if high > (end := self._ends.get(at, 0))}
 
     def _dead_letter(self, record: Any, error: Exception) -> None:
         letter = dead_letters.dead_letter(

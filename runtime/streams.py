@@ -45,8 +45,11 @@ BUSY = 400
 """Messages a second at which the commit interval is at its longest. A transaction costs the broker some 3 ms whatever
 is in it: a quiet processor commits soon, a busy one fills its transactions."""
 
-RELAXED_COMMIT_INTERVAL = 0.25
-"""Of processors that nobody waits for (topology.yaml: relaxed)."""
+UNHURRIED = 1.0
+"""Of a transaction that would only say how far was read: nothing was written, so nobody waits for it."""
+
+RELAXED_FETCH = {"fetch.wait.max.ms": 250, "fetch.min.bytes": 1_000_000}
+"""Of processors that nobody waits for (topology.yaml: relaxed): they read four times a second, or what is much."""
 
 BEHIND = 100
 BEHIND_COMMIT_INTERVAL = 0.25
@@ -111,17 +114,19 @@ class Staged:
     def delete(self, key: str) -> None:
         self._writes[key] = (None, None)
 
-    def flush(self) -> None:
+    def flush(self) -> bool:
+        """Whether anything was written."""
         for key, (raw, ttl) in self._writes.items():
             if raw is None:
                 self._store.delete(key)
             else:
                 self._store.set_bytes(key, raw, ttl=ttl)
+        return bool(self._writes)
 
 
 class Runner:
     """Turns a record into records: decode, handle, encode; what can't be processed becomes a dead letter, and with
-    `parks` (`dead_letters.parks`) parks its key (rule 13)."""
+    `parks` (`dead_letters.parks`) parks its key (rule 13). `wrote`: whether any did, since somebody last looked."""
 
     def __init__(
         self,
@@ -133,6 +138,7 @@ class Runner:
         log: FilteringBoundLogger | None = None,
     ) -> None:
         self.parks = parks
+        self.wrote = False
         self._log = log
         self.name = name
         self.handler = handler
@@ -143,6 +149,7 @@ class Runner:
         if retry is not None and retry.processor != self.name:
             return []
         if key is None or value is None:
+            self.wrote = True
             return [
                 self._letter(value, key, timestamp, headers, "undecodable", "no key" if key is None else "no value")
             ]
@@ -154,7 +161,8 @@ class Runner:
                 dead_letters.park(state, retry)
             records = [self._letter(value, key, timestamp, headers, records.reason, records.error)]
         dead_letters.settle(state, retry)
-        state.flush()
+        if state.flush() or records:
+            self.wrote = True
         return records
 
     def _process(
@@ -250,27 +258,36 @@ class _Value(Serializer):
 
 
 class Pace:
-    """Sets the application's commit interval by how many messages a second it handles and how many (`lag`) are still
-    before it; called once a message."""
+    """Says when the open transaction ends; called once a message. One that has written something ends soon, by how
+    many messages a second there are and how many (`lag`) are still to be read; one that has not, takes its time."""
 
     WINDOW = 0.25
 
-    def __init__(self, context: Any, lag: Callable[[], int]) -> None:
+    def __init__(self, context: Any, runner: Runner, lag: Callable[[], int]) -> None:
         self._context = context
+        self._runner = runner
         self._lag = lag
+        self._interval = COMMIT_INTERVAL
         self._count = 0
         self._since = time.monotonic()
 
     def __call__(self, topic: str, partition: int, offset: int) -> None:
+        now = time.monotonic()
         self._count += 1
-        seconds = time.monotonic() - self._since
+        seconds = now - self._since
         if seconds >= self.WINDOW:
-            self._context.commit_interval = commit_interval(self._count / seconds, self._lag())
-            self._count, self._since = 0, time.monotonic()
+            self._interval = commit_interval(self._count / seconds, self._lag())
+            self._count, self._since = 0, now
+        if self._runner.wrote:
+            self._runner.wrote = False
+            checkpoint = self._context.checkpoint
+            due = now - checkpoint._created_at + self._interval
+            checkpoint._commit_interval = min(checkpoint._commit_interval, due)
 
 
 def commit_interval(rate: float, lag: int) -> float:
-    """Seconds between two transactions at so many messages a second, with so many still to be read."""
+    """Seconds from the first that a transaction writes to its end, at so many messages a second, with so many still to
+    be read."""
     if lag > max(BEHIND, rate):
         return BEHIND_COMMIT_INTERVAL
     return COMMIT_INTERVAL + (MOST_COMMIT_INTERVAL - COMMIT_INTERVAL) * min(1.0, rate / BUSY)
@@ -286,7 +303,7 @@ def application(settings: Settings, topology: Topology, name: str, runner: Runne
         consumer_group=group,
         processing_guarantee="exactly-once",
         auto_offset_reset="earliest",
-        commit_interval=RELAXED_COMMIT_INTERVAL if spec.relaxed else COMMIT_INTERVAL,
+        commit_interval=UNHURRIED,
         consumer_poll_timeout=0.01,
         auto_create_topics=False,
         state_dir=settings.data_dir / "state" / f"{name}-{settings.slot}",
@@ -297,6 +314,7 @@ def application(settings: Settings, topology: Topology, name: str, runner: Runne
             "session.timeout.ms": SESSION_TIMEOUT_MS,
             "fetch.wait.max.ms": kafka.FETCH_WAIT_MS,
             "isolation.level": "read_committed",
+            **(RELAXED_FETCH if spec.relaxed else {}),
         },
         producer_extra_config={
             "transactional.id": slot,
@@ -307,11 +325,25 @@ def application(settings: Settings, topology: Topology, name: str, runner: Runne
         },
     )
     wire(app, spec, runner)
-    if not spec.relaxed:
-        app._on_message_processed = Pace(app._processing_context, lambda: _lag(app, spec)[0])
-    # The flag is private; the library's version is pinned, and a test fails when it no longer works (rule 2).
+    # These are private; the library's version is pinned, and a test fails when one no longer works (rule 2).
+    app._on_message_processed = Pace(app._processing_context, runner, lambda: _lag(app, spec)[0])
     app._dataframe_registry._requires_time_alignment = False
+    _ask_beside(app, settings, group)
     return app
+
+
+def _ask_beside(app: Application, settings: Settings, group: str) -> None:
+    """When it gets its partitions, the library asks where each begins and ends. On the connection that it reads from,
+    each question waits behind a fetch (`kafka.FETCH_WAIT_MS`): seconds, with two dozen partitions."""
+    beside = kafka.consumer(settings, group)
+    known = app._consumer.get_watermark_offsets
+
+    def ask(partition: TopicPartition, timeout: float | None = None, cached: bool = False) -> tuple[int, int]:
+        asked = known if cached else beside.get_watermark_offsets
+        found: tuple[int, int] = asked(partition, timeout=timeout or 30, cached=cached)
+        return found
+
+    app._consumer.get_watermark_offsets = ask  # type: ignore[method-assign]
 
 
 def wire(app: Application, spec: Processor, runner: Runner) -> None:

@@ -121,7 +121,9 @@ class Processor(_Process):
     stateful: bool
     changelog: str | None = Field(default=None, description="the topic of its state, by quixstreams' naming")
     guarantee: Literal["exactly-once"]
-    relaxed: bool = Field(default=False, description="nobody waits for it: it commits seldom, which costs little")
+    relaxed: bool = Field(
+        default=False, description="nobody waits for it: it reads and commits seldom, which costs little"
+    )
     history: History = Field(default="each", description="what it reads of orders that were imported")
 
     @property

@@ -15,6 +15,7 @@ from clickhouse_connect.driver.client import Client
 from confluent_kafka import KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
+from runtime import kafka
 from runtime.errors import UserError
 
 log = structlog.get_logger(__name__)
@@ -50,10 +51,11 @@ def look_at(admin: AdminClient, name: str, timeout: float = 10) -> Topic:
             raise UserError(f"There is no topic {name}: run `oms topology apply`.") from error
         raise
     partitions = [TopicPartition(name, part.id) for part in found.partitions]
-    firsts = admin.list_offsets({part: OffsetSpec.earliest() for part in partitions}, request_timeout=timeout)
-    lasts = admin.list_offsets({part: OffsetSpec.latest() for part in partitions}, request_timeout=timeout)
-    ends = {part.partition: (firsts[part].result().offset, lasts[part].result().offset) for part in partitions}
-    return Topic(name, str(found.topic_id), ends)
+    firsts = kafka.ends(admin, partitions, OffsetSpec.earliest(), timeout)
+    lasts = kafka.ends(admin, partitions, timeout=timeout)
+    return Topic(
+        name, str(found.topic_id), {number: (firsts[name, number], lasts[name, number]) for _, number in lasts}
+    )
 
 
 def starts(client: Client, views: Iterable[str], topic: Topic) -> dict[int, int]:
