@@ -59,10 +59,11 @@ chaos: $(INSTALLED) ## only the tests that break things
 	    tests/integration/test_breaking.py tests/integration/test_lives.py tests/integration/test_time.py \
 	    tests/integration/test_sink.py tests/integration/test_rebuild.py tests/integration/test_views_replica.py
 
-bench: $(INSTALLED) ## measure the stack: under load, reading from up to a million orders, and filling the views
+bench: $(INSTALLED) ## measure the stack: under load, reading from up to a million orders, filling the views, importing
 	@$(OMS) bench
 	@$(OMS) bench --mode reads
 	@$(OMS) bench --mode views
+	@$(OMS) bench --mode import
 
 screenshots: $(INSTALLED) ## the dashboard's pictures in the docs, anew (needs chromium and chromium-driver)
 	@$(BIN)/python -m tests.support.screenshots

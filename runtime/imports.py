@@ -78,7 +78,7 @@ class Importer:
         self._vault = vault(self.settings)
         self._address = f"import.{secrets.token_hex(6)}"
         key = self._address.encode()
-        producer = kafka.producer(self.settings, message_max_bytes=dead_letters.MAX_BYTES, linger_ms=5)
+        producer = kafka.producer(self.settings, message_max_bytes=dead_letters.MAX_BYTES, linger_ms=25)
         replies = Feed(
             self.settings,
             "import",

@@ -28,6 +28,7 @@ from analytics.clickhouse import connect
 from runtime.errors import UserError
 from runtime.settings import Settings
 from runtime.stack import read_stack
+from sandbox import bench_import as importing
 from sandbox import bench_reads as reads
 from sandbox import bench_views as views
 from sandbox.catalogue import add_stock, catalogue
@@ -50,13 +51,15 @@ class Mode(StrEnum):
     SATURATION = "saturation"
     READS = "reads"
     VIEWS = "views"
+    IMPORT = "import"
 
 
 def bench(
     mode: Annotated[
         Mode,
         typer.Option(
-            help="two loads; more and more until it doesn't keep up; reading, by the amount of orders; or filling views"
+            help="two loads; more and more until it doesn't keep up; reading, by the amount of orders; filling views; "
+            "bringing in history"
         ),
     ] = Mode.LATENCY,
     rate: Annotated[
@@ -73,14 +76,17 @@ def bench(
     """Drive the running stack (or one of its own, if none runs) with an open-loop load over HTTP; print tables and
     write them to a JSON file. `latency`: 25 and 100 orders a second; `saturation`: more and more until it doesn't
     keep up. `reads` fills a stack of its own with orders of two years, asks everything that can be asked, alone and
-    while orders come in, and shows how that grows. `views`: how fast the sink and `oms rebuild` are. Exit code 1 when
-    an accepted order was lost or a read failed."""
+    while orders come in, and shows how that grows. `views`: how fast the sink and `oms rebuild` are. `import`: how fast
+    `oms import` is. Exit code 1 when an accepted order was lost or a read failed."""
     console = Console()
     if mode is Mode.READS:
         _reads(console, _numbers(sizes), (rate or [reads.WRITING])[0], min(seconds, reads.SECONDS), out)
         return
     if mode is Mode.VIEWS:
         _views(console, out)
+        return
+    if mode is Mode.IMPORT:
+        _import(console, data_dir, out)
         return
     with _stack(console, data_dir, url) as (settings, address, folder):
         run_async(_prepare(settings, address))
@@ -145,6 +151,15 @@ def _views(console: Console, out: Path) -> None:
     console.print()
     console.print(views.table(found))
     console.print(f"Written to {_write(out, Mode.VIEWS, {'filled': [asdict(one) for one in found]})}.")
+
+
+def _import(console: Console, data_dir: Path, out: Path) -> None:
+    with _stack(console, data_dir, None) as (_, _, folder):
+        found = importing.measure(console, folder)
+    console.print()
+    for table in importing.tables(found):
+        console.print(table)
+    console.print(f"Written to {_write(out, Mode.IMPORT, asdict(found))}.")
 
 
 @contextlib.contextmanager

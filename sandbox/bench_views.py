@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import resource
 import subprocess
 import sys
 import time
@@ -33,6 +32,7 @@ from runtime.errors import UserError
 from runtime.settings import Settings
 from runtime.stack import free_port
 from sandbox.bench_reads import answering
+from sandbox.load import ended_children
 from sandbox.past import Life, lives
 from schemas.codec import encode
 
@@ -127,7 +127,7 @@ def _messages(life: Life) -> tuple[str, list[tuple[str, bytes, list[tuple[str, b
 
 def _sink(settings: Settings, folder: Path, messages: int) -> Filled:
     log = folder / "views.out"
-    admin, before = kafka.admin(settings), _worked()
+    admin, before = kafka.admin(settings), ended_children()
     with _child(["runtime", "run", "views"], settings, log) as sink, closing(connect(settings)) as client:
         until = time.monotonic() + _PATIENCE
         began = None
@@ -140,7 +140,7 @@ def _sink(settings: Settings, folder: Path, messages: int) -> Filled:
         if began is None:
             raise UserError("The sink was done before one could look: there are too few orders.")
         seconds = time.monotonic() - began
-    return Filled("the sink, every view", messages, seconds, _worked() - before)
+    return Filled("the sink, every view", messages, seconds, ended_children() - before)
 
 
 def _left(client: Client, admin: AdminClient) -> int:
@@ -155,7 +155,7 @@ def _left(client: Client, admin: AdminClient) -> int:
 
 def _rebuild(settings: Settings, folder: Path, names: Sequence[str]) -> Filled:
     log = folder / "rebuild.out"
-    before = _worked()
+    before = ended_children()
     log.unlink(missing_ok=True)
     arguments = ["runtime", "rebuild", *names, "--force", "--data-dir", str(folder)]
     with _child(arguments, settings, log) as process:
@@ -163,13 +163,9 @@ def _rebuild(settings: Settings, folder: Path, names: Sequence[str]) -> Filled:
     said = _READ.search(log.read_text())
     if code or said is None:
         raise UserError(f"The rebuild did not get to the end: {_last_line(log)}")
-    return Filled(f"oms rebuild {' '.join(names)}", int(said[1].replace(",", "")), float(said[2]), _worked() - before)
-
-
-def _worked() -> float:
-    """CPU seconds of all children that have ended."""
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
+    return Filled(
+        f"oms rebuild {' '.join(names)}", int(said[1].replace(",", "")), float(said[2]), ended_children() - before
+    )
 
 
 # The processes

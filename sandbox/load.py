@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import resource
 import sys
 import time
 from collections.abc import Mapping
@@ -244,6 +245,12 @@ def _usage(process: psutil.Process) -> Usage:
         cpu += times.user + times.system
         memory += resident / 1e6
     return Usage(process.pid, cpu, memory)
+
+
+def ended_children() -> float:
+    """CPU seconds of all processes that this one started and that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def percentiles(values: list[float]) -> dict[str, float]:
