@@ -54,10 +54,11 @@ schemas: $(INSTALLED) ## what is made of the code: Avro schemas that changed, do
 	@$(BIN)/python -m analytics.kpis.page docs/kpis.md
 	@$(BIN)/python -m tests.schemas.golden
 
-chaos: $(INSTALLED) ## only the tests that break things
+chaos: $(INSTALLED) ## only the tests that break things, and those that take long
 	@OMS_CHAOS=1 OMS_LIVES=1000 OMS_AWAY_SECONDS=60 $(BIN)/pytest tests/simulation/test_lives.py \
 	    tests/integration/test_breaking.py tests/integration/test_lives.py tests/integration/test_time.py \
 	    tests/integration/test_sink.py tests/integration/test_rebuild.py tests/integration/test_views_replica.py
+	@OMS_CHAOS=1 $(BIN)/pytest -m long --ignore tests/integration/test_rebuild.py
 
 bench: $(INSTALLED) ## measure the stack: under load, reading from up to a million orders, filling the views, importing
 	@$(OMS) bench

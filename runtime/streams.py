@@ -41,12 +41,12 @@ MAX_BYTES = 1_000_000
 
 COMMIT_INTERVAL = 0.02
 MOST_COMMIT_INTERVAL = 0.1
-BUSY = 400
+BUSY = 200
 """Messages a second at which the commit interval is at its longest. A transaction costs the broker some 3 ms whatever
 is in it: a quiet processor commits soon, a busy one fills its transactions."""
 
 UNHURRIED = 1.0
-"""Of a transaction that would only say how far was read: nothing was written, so nobody waits for it."""
+"""Of a transaction without a message: what was read, and what was kept of it, is for this processor alone."""
 
 RELAXED_FETCH = {"fetch.wait.max.ms": 250, "fetch.min.bytes": 1_000_000}
 """Of processors that nobody waits for (topology.yaml: relaxed): they read four times a second, or what is much."""
@@ -114,19 +114,18 @@ class Staged:
     def delete(self, key: str) -> None:
         self._writes[key] = (None, None)
 
-    def flush(self) -> bool:
-        """Whether anything was written."""
+    def flush(self) -> None:
         for key, (raw, ttl) in self._writes.items():
             if raw is None:
                 self._store.delete(key)
             else:
                 self._store.set_bytes(key, raw, ttl=ttl)
-        return bool(self._writes)
 
 
 class Runner:
     """Turns a record into records: decode, handle, encode; what can't be processed becomes a dead letter, and with
-    `parks` (`dead_letters.parks`) parks its key (rule 13). `wrote`: whether any did, since somebody last looked."""
+    `parks` (`dead_letters.parks`) parks its key (rule 13). `wrote`: whether there were any, since somebody
+    last looked."""
 
     def __init__(
         self,
@@ -145,11 +144,15 @@ class Runner:
         self.outputs = frozenset(outputs)
 
     def __call__(self, value: Any, key: Any, timestamp: int, headers: Any, store: Any) -> list[Record]:
+        records = self._run(value, key, timestamp, headers, store)
+        self.wrote = self.wrote or bool(records)
+        return records
+
+    def _run(self, value: Any, key: Any, timestamp: int, headers: Any, store: Any) -> list[Record]:
         retry = dead_letters.retry_of(headers)
         if retry is not None and retry.processor != self.name:
             return []
         if key is None or value is None:
-            self.wrote = True
             return [
                 self._letter(value, key, timestamp, headers, "undecodable", "no key" if key is None else "no value")
             ]
@@ -161,8 +164,7 @@ class Runner:
                 dead_letters.park(state, retry)
             records = [self._letter(value, key, timestamp, headers, records.reason, records.error)]
         dead_letters.settle(state, retry)
-        if state.flush() or records:
-            self.wrote = True
+        state.flush()
         return records
 
     def _process(
@@ -258,8 +260,8 @@ class _Value(Serializer):
 
 
 class Pace:
-    """Says when the open transaction ends; called once a message. One that has written something ends soon, by how
-    many messages a second there are and how many (`lag`) are still to be read; one that has not, takes its time."""
+    """Says when the open transaction ends; called once a message. One that writes messages ends soon, by how many a
+    second are read and how many (`lag`) are still to be; one that does not, takes its time."""
 
     WINDOW = 0.25
 
@@ -286,8 +288,8 @@ class Pace:
 
 
 def commit_interval(rate: float, lag: int) -> float:
-    """Seconds from the first that a transaction writes to its end, at so many messages a second, with so many still to
-    be read."""
+    """Seconds from the first message that a transaction writes to its end, when so many a second are read and so many
+    are still to be."""
     if lag > max(BEHIND, rate):
         return BEHIND_COMMIT_INTERVAL
     return COMMIT_INTERVAL + (MOST_COMMIT_INTERVAL - COMMIT_INTERVAL) * min(1.0, rate / BUSY)

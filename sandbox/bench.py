@@ -44,6 +44,8 @@ STOCK = 10_000_000
 """Units of every product put on the shelf before, so that none runs out."""
 
 OUT = Path("bench-results")
+WIDTH = 150
+"""Columns where there is no terminal: a log keeps whole tables."""
 
 
 class Mode(StrEnum):
@@ -78,7 +80,7 @@ def bench(
     keep up. `reads` fills a stack of its own with orders of two years, asks everything that can be asked, alone and
     while orders come in, and shows how that grows. `views`: how fast the sink and `oms rebuild` are. `import`: how fast
     `oms import` is. Exit code 1 when an accepted order was lost or a read failed."""
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else WIDTH)
     if mode is Mode.READS:
         _reads(console, _numbers(sizes), (rate or [reads.WRITING])[0], min(seconds, reads.SECONDS), out)
         return

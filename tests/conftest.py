@@ -24,7 +24,11 @@ CROWD: dict[str, dict[str, Any]] = {"fraud": {"customer_orders": 1_000_000, "add
 """The customers of all tests live in one house, which looks like fraud after fifty orders."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if "OMS_CHAOS" not in os.environ:
+        long = [item for item in items if "long" in item.keywords]
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if item not in long]
     kinds = ("stack", "impatient_stack")
 
     def needed(item: pytest.Item) -> int:

@@ -60,7 +60,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def test_a_transaction_ends_soon_after_it_has_written_something_and_else_takes_its_time(clock: list[float]) -> None:
+def test_a_transaction_ends_soon_after_its_first_message_and_else_takes_its_time(clock: list[float]) -> None:
     context, runner = SimpleNamespace(checkpoint=Open(UNHURRIED)), SimpleNamespace(wrote=False)
     pace = Pace(context, runner, lambda: 0)
     clock[0] += 0.5
@@ -113,8 +113,8 @@ def _message(state: State, incoming: Incoming) -> list[Outgoing]:
     return [Outgoing("order.internal", incoming.key, incoming.message)]
 
 
-@pytest.mark.parametrize(("handler", "wrote"), [(_nothing, False), (_state, True), (_message, True)])
-def test_the_runner_knows_whether_a_message_wrote_anything(handler: Handler, wrote: bool) -> None:
+@pytest.mark.parametrize(("handler", "wrote"), [(_nothing, False), (_state, False), (_message, True)])
+def test_the_runner_knows_whether_somebody_waits_for_the_transaction(handler: Handler, wrote: bool) -> None:
     runner = Runner("timers", handler, ["order.internal"])
     tick: Message[Tick] = Message(
         id="1", at=datetime.now(UTC), actor="system:timers", correlation_id="ticks", data=Tick(source="timers-0")

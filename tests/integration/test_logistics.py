@@ -296,6 +296,7 @@ def test_a_pick_that_the_warehouse_refuses_becomes_a_dead_letter(rig: Rig) -> No
         assert "shipment_exists" in letter.error
 
 
+@pytest.mark.long
 def test_partners_that_are_out_delay_and_lose_nothing(rig: Rig) -> None:
     with rig.gateway(), rig.worker():
         orders = {rig.order(): "" for _ in range(5)}

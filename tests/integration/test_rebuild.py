@@ -248,6 +248,7 @@ def test_columns_that_a_migration_has_added_are_filled(world: World) -> None:
     rebuild(world, "--drop-old", "customer_orders")
 
 
+@pytest.mark.long
 def test_a_table_that_a_migration_has_made_is_taken(world: World) -> None:
     """As it does where the key of a table is to be another one."""
     with world.client() as client:
@@ -282,6 +283,7 @@ rebuild_cli.command(["personal"], data_dir=Path(sys.argv[1]))
 """
 
 
+@pytest.mark.long
 def test_who_is_forgotten_in_the_middle_of_a_rebuild_is_not_brought_back_either(world: World) -> None:
     """It has read the envelopes already, and goes on when the keys are gone."""
     world.write(8)
