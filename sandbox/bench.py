@@ -34,11 +34,23 @@ from sandbox import bench_views as views
 from sandbox.catalogue import add_stock, catalogue
 from sandbox.client import session
 from sandbox.load import GENERATOR, Load, Result, parse, processes
-from sandbox.shop_cli import HERE, DataDir, Url, ensure_catalogue, own_stack, run_async, staff_token, target
+from sandbox.shop_cli import (
+    HERE,
+    DataDir,
+    Url,
+    ensure_catalogue,
+    own_stack,
+    run_async,
+    staff_token,
+    target,
+    terminable,
+)
 from sandbox.shop_screen import ms
 
-RAMP = (50.0, 100.0, 200.0, 300.0, 400.0, 500.0, 600.0, 800.0, 1000.0)
-WARM_UP = (50.0, 6.0)
+LOADS = (5.0, 10.0)
+RAMP = (5.0, 10.0, 15.0, 20.0, 30.0, 50.0, 100.0, 200.0, 300.0, 500.0, 1000.0)
+WARM_UP = (10.0, 15.0)
+"""Orders a second, for so many seconds."""
 IDLE_SECONDS = 5.0
 STOCK = 10_000_000
 """Units of every product put on the shelf before, so that none runs out."""
@@ -56,6 +68,7 @@ class Mode(StrEnum):
     IMPORT = "import"
 
 
+@terminable()
 def bench(
     mode: Annotated[
         Mode,
@@ -76,7 +89,7 @@ def bench(
     out: Annotated[Path, typer.Option(help="the folder for the JSON file")] = OUT,
 ) -> None:
     """Drive the running stack (or one of its own, if none runs) with an open-loop load over HTTP; print tables and
-    write them to a JSON file. `latency`: 25 and 100 orders a second; `saturation`: more and more until it doesn't
+    write them to a JSON file. `latency`: 5 and 10 orders a second; `saturation`: more and more until it doesn't
     keep up. `reads` fills a stack of its own with orders of two years, asks everything that can be asked, alone and
     while orders come in, and shows how that grows. `views`: how fast the sink and `oms rebuild` are. `import`: how fast
     `oms import` is. Exit code 1 when an accepted order was lost or a read failed."""
@@ -97,7 +110,7 @@ def bench(
         idle = _idle(folder)
         _drive(Load(str(folder), address, *WARM_UP, seed=_fresh_seed()))
         results = []
-        for offered in rate or ((25.0, 100.0) if mode is Mode.LATENCY else RAMP):
+        for offered in rate or (LOADS if mode is Mode.LATENCY else RAMP):
             console.print(f"{offered:g} orders a second for {seconds:g} s …")
             asked = 20.0 if mode is Mode.LATENCY else 5.0
             result = _drive(Load(str(folder), address, offered, seconds, seed=_fresh_seed(), reads=asked))

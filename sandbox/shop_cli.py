@@ -111,7 +111,7 @@ def demo(orders: Orders = 1000, seed: Seed = 1, mix: MixFile = None, share: Shar
         steps.append((title, time.perf_counter() - began))
 
     began = time.perf_counter()
-    with _terminable(), tempfile.TemporaryDirectory(prefix="oms-demo-", ignore_cleanup_errors=True) as folder:
+    with terminable(), tempfile.TemporaryDirectory(prefix="oms-demo-", ignore_cleanup_errors=True) as folder:
         data_dir = Path(folder)
         with own_stack(console, data_dir, step, demo_rules(console, data_dir)) as (settings, url):
             with step("Customers shop, parcels travel"):
@@ -373,7 +373,7 @@ def show_exceptions(console: Console, settings: Settings, url: str) -> None:
 
 
 @contextlib.contextmanager
-def _terminable() -> Iterator[None]:
+def terminable() -> Iterator[None]:
     """SIGTERM unwinds the stack of calls as Ctrl-C does, so that nothing is left running."""
 
     def stop(_signal: int, _frame: object) -> None:
