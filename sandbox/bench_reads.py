@@ -37,10 +37,10 @@ from sandbox.shop_cli import run_async
 
 SIZES = (10_000, 100_000, 1_000_000)
 REQUESTS = 200
-SECONDS = 4.0
+SECONDS = 2.0
 """A question is asked so often, or for so long, whichever is less."""
 AT_ONCE = 8
-WRITING = 25.0
+WRITING = 5.0
 """Orders a second that are placed while reading is measured once more, unless another rate is asked for."""
 WRITTEN_FOR = 1_800.0
 """Seconds for which they could be placed; reading is done before."""
