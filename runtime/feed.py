@@ -90,7 +90,12 @@ class Feed:
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            consumer = kafka.consumer(self._settings, f"oms-{self._name}", enable_partition_eof=True)
+            consumer = kafka.consumer(
+                self._settings,
+                f"oms-{self._name}",
+                enable_partition_eof=True,
+                fetch_wait_max_ms=kafka.FETCH_WAIT_MS,
+            )
             try:
                 self._follow(consumer)
             except (KafkaException, Stuck) as error:

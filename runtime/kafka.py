@@ -23,6 +23,10 @@ FETCH_WAIT_MS = 500
 costs the broker most of a millisecond. A broker answers the requests of a connection one after the other, so that
 whatever else a consumer asks waits behind its fetch: where a topic begins or ends is asked on another connection."""
 
+LOOK_WAIT_MS = 50
+"""The same for who reads to the end and stops: that there is no more, in each partition, is what a fetch says when it
+has waited."""
+
 HISTORY = "history"
 """The header of events that were imported: `end` on the last one of an order, which carries all that came of the
 others, on each of them `event`. Readers who need no more are spared decoding them (topology.yaml: history)."""
@@ -51,7 +55,8 @@ def producer(settings: Settings, **extra: Any) -> Producer:
 
 
 def consumer(settings: Settings, group: str, **extra: Any) -> Consumer:
-    """A read-committed consumer that commits only when told to and starts at the beginning."""
+    """A read-committed consumer that commits only when told to and starts at the beginning. Who stays and follows its
+    topics gives `fetch_wait_max_ms=FETCH_WAIT_MS`."""
     return Consumer(
         {
             **settings.kafka_config(),
@@ -59,7 +64,7 @@ def consumer(settings: Settings, group: str, **extra: Any) -> Consumer:
             "isolation.level": "read_committed",
             "enable.auto.commit": False,
             "auto.offset.reset": "earliest",
-            "fetch.wait.max.ms": FETCH_WAIT_MS,
+            "fetch.wait.max.ms": LOOK_WAIT_MS,
             **_options(extra),
         }
     )

@@ -207,6 +207,7 @@ class _Worker:
             session_timeout_ms=_SESSION_TIMEOUT_MS,
             partition_assignment_strategy="cooperative-sticky",
             enable_partition_eof=True,
+            fetch_wait_max_ms=kafka.FETCH_WAIT_MS,
         )
         consumer.subscribe(list(self._inputs), on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost)
         return consumer

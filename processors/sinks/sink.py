@@ -131,6 +131,8 @@ class Sink:
             group_instance_id=_instance(name, settings.slot, self._views),
             session_timeout_ms=10_000,
             enable_partition_eof=True,
+            # How old the views are is known when a fetch has waited and says that there is no more.
+            fetch_wait_max_ms=round(GATHER * 1000),
             # We say where to start. An offset that the topic hasn't got is a topic that was wiped, never a reason to
             # begin somewhere else.
             auto_offset_reset="error",
