@@ -28,7 +28,7 @@ up: $(INSTALLED) ## start the stack and keep it running
 down: $(INSTALLED) ## stop it
 	@$(OMS) down
 
-test: $(INSTALLED) ## every test
+test: $(INSTALLED) ## every test but the long ones
 	@$(BIN)/pytest
 
 lint: $(INSTALLED) ## style, types, import rules, topology, schemas

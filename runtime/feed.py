@@ -10,10 +10,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
 
 import structlog
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from runtime import dead_letters, kafka
 from runtime.settings import Settings
@@ -156,10 +158,15 @@ class Feed:
                 self._dead_letter(record, undecodable)
         return batch
 
+    @cached_property
+    def _admin(self) -> AdminClient:
+        """Asks on a connection of its own; made when there is a first silence."""
+        return kafka.admin(self._settings)
+
     def _behind(self, partitions: Sequence[TopicPartition]) -> dict[tuple[str, int], int]:
         """Partitions that go on after what was told to be their end (that end). The broker is asked; the marks of
         transactions count, so that a position would not do."""
-        highs = kafka.ends(kafka.admin(self._settings), partitions, timeout=METADATA_TIMEOUT)
+        highs = kafka.ends(self._admin, partitions, timeout=METADATA_TIMEOUT)
         return {at: end for at, high in highs.items() if high > (end := self._ends.get(at, 0))}
 
     def _dead_letter(self, record: Any, error: Exception) -> None:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Any
 
 import orjson
@@ -337,11 +338,11 @@ def application(settings: Settings, topology: Topology, name: str, runner: Runne
 def _ask_beside(app: Application, settings: Settings, group: str) -> None:
     """When it gets its partitions, the library asks where each begins and ends. On the connection that it reads from,
     each question waits behind a fetch (`kafka.FETCH_WAIT_MS`): seconds, with two dozen partitions."""
-    beside = kafka.consumer(settings, group)
+    beside = cache(lambda: kafka.consumer(settings, group))
     known = app._consumer.get_watermark_offsets
 
     def ask(partition: TopicPartition, timeout: float | None = None, cached: bool = False) -> tuple[int, int]:
-        asked = known if cached else beside.get_watermark_offsets
+        asked = known if cached else beside().get_watermark_offsets
         found: tuple[int, int] = asked(partition, timeout=timeout or 30, cached=cached)
         return found
 

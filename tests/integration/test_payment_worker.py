@@ -311,7 +311,6 @@ def test_lost_answers_are_found_out_by_asking(rig: Rig) -> None:
         assert rig.ask(VoidPayment(attempt_id=attempt), order_id) == PaymentVoided(attempt_id=attempt)
 
 
-@pytest.mark.long
 def test_captures_voids_and_refunds_wait_out_an_outage(rig: Rig) -> None:
     with rig.provider(), rig.worker():
         orders = [(str(uuid4()), authorize()) for _ in range(3)]

@@ -283,7 +283,6 @@ rebuild_cli.command(["personal"], data_dir=Path(sys.argv[1]))
 """
 
 
-@pytest.mark.long
 def test_who_is_forgotten_in_the_middle_of_a_rebuild_is_not_brought_back_either(world: World) -> None:
     """It has read the envelopes already, and goes on when the keys are gone."""
     world.write(8)

@@ -156,7 +156,6 @@ def test_what_differs_is_raised_within_a_minute_and_what_agrees_is_left_alone(sh
     )
 
 
-@pytest.mark.long
 def test_reports_wait_for_a_gateway_that_is_away(shop: Shop, tmp_path: Path) -> None:
     order_id = str(uuid4())
     shop.gateway.kill()

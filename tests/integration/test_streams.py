@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import inspect
 
+from confluent_kafka import TopicPartition
 from quixstreams import Application
 
-from runtime import dead_letters, streams, topology
+from runtime import dead_letters, kafka, streams, topology
 from tests.support.stack import Stack
 
 
@@ -31,6 +32,27 @@ def test_the_changelog_is_named_as_topology_says(stack: Stack) -> None:
         runner = streams.Runner(name, streams.load_handler(settings, spec), [*spec.outputs, dead_letters.TOPIC])
         app = streams.application(settings, everything, name, runner)
         assert [topic.name for topic in app._topic_manager.changelog_topics_list] == [spec.changelog]
+
+
+def test_where_a_topic_begins_and_ends_is_not_asked_behind_a_fetch(stack: Stack) -> None:
+    """Decision 0003: on the connection that is read from, each question waits for as long as a fetch does."""
+    everything = topology.load()
+    spec = everything.processors["placement"]
+    settings = stack.settings.model_copy(update={"slot": 9})
+    runner = streams.Runner("placement", streams.load_handler(settings, spec), [*spec.outputs, dead_letters.TOPIC])
+    app = streams.application(settings, everything, "placement", runner)
+    at = TopicPartition("order.events", 0)
+    known = kafka.ends(kafka.admin(settings), [at])
+    low, high = app._consumer.get_watermark_offsets(at, timeout=20)
+    assert (low, high >= known["order.events", 0]) == (0, True)
+    assert app._consumer._inner_consumer is None, "the consumer itself was not asked"
+    assert "self._consumer.get_watermark_offsets(" in inspect.getsource(Application), "the library asks like this"
+
+
+def test_the_pace_is_told_of_each_message_and_looked_at_after_it() -> None:
+    source = inspect.getsource(Application)
+    assert "self._on_message_processed(topic_name, partition, offset)" in source
+    assert "processing_context.commit_checkpoint()" in source
 
 
 def _bare(stack: Stack) -> Application:
