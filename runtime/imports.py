@@ -16,11 +16,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
-from uuid import uuid5
 
 import orjson
 from confluent_kafka import KafkaError, Producer
 from pydantic import ValidationError
+from uuid_utils import uuid5
 
 from processors.order.history import NAMESPACE, PastAddress, PastOrder, Unfit, command_of, order_id_of
 from runtime import dead_letters, kafka
@@ -36,8 +36,10 @@ from schemas.replies import CommandOutcome, Rejection
 COMMANDS = "order.internal"
 REPLIES = "order.replies"
 ACTOR = "staff:import"
-IN_FLIGHT = 500
+IN_FLIGHT = 1_000
 """Lines that wait for their outcome at a time."""
+LINGER_MS = 100
+"""Lines wait for each other: nobody waits for one, and a request costs the broker more than what is in it."""
 PATIENCE = 60.0
 """Seconds without any outcome after which the import gives up (and can be started again)."""
 
@@ -78,7 +80,7 @@ class Importer:
         self._vault = vault(self.settings)
         self._address = f"import.{secrets.token_hex(6)}"
         key = self._address.encode()
-        producer = kafka.producer(self.settings, message_max_bytes=dead_letters.MAX_BYTES, linger_ms=25)
+        producer = kafka.producer(self.settings, message_max_bytes=dead_letters.MAX_BYTES, linger_ms=LINGER_MS)
         replies = Feed(
             self.settings,
             "import",

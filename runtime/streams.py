@@ -12,7 +12,7 @@ import importlib
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -27,10 +27,10 @@ from quixstreams.models.serializers import SerializationContext, Serializer
 from structlog.typing import FilteringBoundLogger
 
 from processors.kit import Handler, Incoming, Outgoing, TooLarge
-from runtime import dead_letters, health, kafka, logs
+from runtime import dead_letters, health, history, kafka, logs
 from runtime.errors import UserError
 from runtime.settings import Settings
-from runtime.topology import History, Processor, Topology
+from runtime.topology import Processor, Topology
 from schemas import policy
 from schemas.base import Event
 from schemas.codec import Undecodable, decode, encode
@@ -61,14 +61,6 @@ the more of its time it would spend committing."""
 LINGER_MS = 20
 """A commit flushes, whatever the linger; until then records wait for each other instead of going out one by one."""
 
-PASSED_BY: dict[History, frozenset[bytes]] = {
-    "each": frozenset(),
-    "end": frozenset({b"event"}),
-    "none": frozenset({b"event", b"end"}),
-}
-"""Which events of imported orders a processor is spared (topology.yaml: history), by what their header says. Those from
-before there was such a header are handled by all."""
-
 QUIET = {"timer.ticks"}
 """Topics whose messages get no line in the log each: a tick is nobody's request."""
 TRANSACTION_TIMEOUT_MS = 10_000
@@ -97,17 +89,22 @@ class Staged:
         self._writes: dict[str, tuple[bytes | None, timedelta | None]] = {}
 
     def get(self, key: str, default: Any = None) -> Any:
-        if key in self._writes:
-            found = self._writes[key][0]
-        else:
-            try:
-                found = self._store.get_bytes(key)
-            except Exception as error:
-                raise StateFailed(key) from error
+        found = self.get_raw(key)
         return default if found is None else orjson.loads(found)
 
+    def get_raw(self, key: str) -> bytes | None:
+        if key in self._writes:
+            return self._writes[key][0]
+        try:
+            found: bytes | None = self._store.get_bytes(key)
+        except Exception as error:
+            raise StateFailed(key) from error
+        return found
+
     def set(self, key: str, value: Any, ttl: timedelta | None = None) -> None:
-        raw = orjson.dumps(value)
+        self.set_raw(key, orjson.dumps(value), ttl)
+
+    def set_raw(self, key: str, raw: bytes, ttl: timedelta | None = None) -> None:
         if len(raw) > MAX_BYTES:
             raise TooLarge(f"the state entry {key!r} would have {len(raw)} bytes")
         self._writes[key] = (raw, ttl)
@@ -125,8 +122,9 @@ class Staged:
 
 class Runner:
     """Turns a record into records: decode, handle, encode; what can't be processed becomes a dead letter, and with
-    `parks` (`dead_letters.parks`) parks its key (rule 13). `wrote`: whether there were any, since somebody
-    last looked."""
+    `parks` (`dead_letters.parks`) parks its key (rule 13). `lays_aside`: the end of an imported order's history, until
+    the order's next message (`runtime.history`). `wrote`: whether there were any records, since somebody last
+    looked."""
 
     def __init__(
         self,
@@ -135,9 +133,11 @@ class Runner:
         outputs: Iterable[str],
         *,
         parks: bool = True,
+        lays_aside: bool = False,
         log: FilteringBoundLogger | None = None,
     ) -> None:
         self.parks = parks
+        self.lays_aside = lays_aside
         self.wrote = False
         self._log = log
         self.name = name
@@ -158,7 +158,8 @@ class Runner:
                 self._letter(value, key, timestamp, headers, "undecodable", "no key" if key is None else "no value")
             ]
         state = Staged(store)
-        records = self._process(state, value, key, timestamp, retry)
+        laid_aside = self.lays_aside and history.is_end(headers)
+        records = self._process(state, value, key, timestamp, retry, laid_aside)
         if isinstance(records, Failed):
             state = Staged(store)  # nothing that the handler wrote before it failed
             if self.parks:
@@ -169,15 +170,28 @@ class Runner:
         return records
 
     def _process(
-        self, state: Staged, value: bytes, key: bytes, timestamp: int, retry: dead_letters.Retry | None
+        self,
+        state: Staged,
+        value: bytes,
+        key: bytes,
+        timestamp: int,
+        retry: dead_letters.Retry | None,
+        laid_aside: bool,
     ) -> list[Record] | Failed:
         if retry is not None and retry.discard:
             return []
         if not dead_letters.admits(state, retry):
             return Failed("parked", "an earlier message of this key is a dead letter")
+        if laid_aside:
+            history.lay_aside(state, value, timestamp)
+            return []
         try:
             incoming = Incoming(message_context().topic, key.decode(), decode(value), _time(timestamp))
-            records = [self._encoded(output) for output in self.handler(state, incoming)]
+            records = [
+                self._encoded(output)
+                for message in [*self._taken_up(state, incoming.key), incoming]
+                for output in self.handler(state, message)
+            ]
         except (Undecodable, UnicodeDecodeError) as error:
             return self._failed("undecodable", error)
         except TooLarge as error:
@@ -189,6 +203,10 @@ class Runner:
             return self._failed("failed", error)
         self._handled(incoming, records)
         return records
+
+    def _taken_up(self, state: Staged, key: str) -> list[Incoming]:
+        found = history.take_up(state) if self.lays_aside else None
+        return [Incoming("order.events", key, decode(found[0]), found[1])] if found else []
 
     def _handled(self, incoming: Incoming, records: list[Record]) -> None:
         if self._log is None or incoming.topic in QUIET:
@@ -331,6 +349,7 @@ def application(settings: Settings, topology: Topology, name: str, runner: Runne
     # These are private; the library's version is pinned, and a test fails when one no longer works (rule 2).
     app._on_message_processed = Pace(app._processing_context, runner, lambda: _lag(app, spec)[0])
     app._dataframe_registry._requires_time_alignment = False
+    history.pass_by(app, spec.history)
     _ask_beside(app, settings, group)
     return app
 
@@ -362,17 +381,9 @@ def wire(app: Application, spec: Processor, runner: Runner) -> None:
     stream = inputs[0]
     for other in inputs[1:]:
         stream = stream.concat(other)
-    if passed_by := PASSED_BY[spec.history]:
-        stream = stream.filter(lambda _, __, ___, headers: history_of(headers) not in passed_by, metadata=True)
     stream = stream.apply(runner, stateful=True, expand=True, metadata=True)
     stream = stream.set_headers(lambda record, key, timestamp, headers: record.headers)
     stream.to_topic(lambda record, key, timestamp, headers: outputs[record.topic], key=lambda record: record.key)
-
-
-def history_of(headers: Sequence[tuple[str, bytes]] | None) -> bytes | None:
-    """What the headers say of imported history, at a glance: it comes last. None too for a message that is retried
-    (there ours come last): whoever could not process it has to count it."""
-    return headers[-1][1] if headers and headers[-1][0] == kafka.HISTORY else None
 
 
 def run(settings: Settings, topology: Topology, name: str) -> None:
@@ -385,6 +396,7 @@ def run(settings: Settings, topology: Topology, name: str) -> None:
         load_handler(settings, spec),
         outputs,
         parks=dead_letters.parks(topology, name),
+        lays_aside=spec.history == "end",
         log=logs.operations(name),
     )
     app = application(settings, topology, name, runner)

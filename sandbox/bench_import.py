@@ -17,8 +17,8 @@ from runtime.status import collect
 from sandbox.load import GENERATOR, ended_children, processes
 from sandbox.old_shop import lines, past
 
-ORDERS = 5_000
-WARM_UP = 1_000
+ORDERS = 10_000
+WARM_UP = 5_000
 CUSTOMERS = 1_700
 SKU = "old-mug"
 _IMPORTED = re.compile(r"([\d,]+) orders imported")

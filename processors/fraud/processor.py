@@ -6,7 +6,8 @@ State under a subject: `velocity` (bounded), and `scored:ID` for each command se
 from __future__ import annotations
 
 from collections.abc import Iterable
-from uuid import NAMESPACE_URL, uuid5
+
+from uuid_utils import NAMESPACE_URL, uuid5
 
 from processors.fraud.rules import Velocity, score
 from processors.kit import Handler, Incoming, Outgoing, State

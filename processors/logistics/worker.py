@@ -7,12 +7,12 @@ partners report by themselves; a pick that the warehouse refuses becomes a dead 
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
 import structlog
+from uuid_utils import UUID, uuid5
 
 from processors.kit import Outgoing
 from processors.logistics.http import HttpLogistics
@@ -42,7 +42,7 @@ ACTOR = "system:logistics"
 RESULTS = "shipping.results"
 BOOKING_ATTEMPTS = 180
 """With the runtime's backoff about 25 minutes; then a person must look."""
-_RESULT_IDS = uuid.UUID("0c4c0d55-8d0e-5c53-8e15-7f0f0f6f0b1e")
+_RESULT_IDS = UUID("0c4c0d55-8d0e-5c53-8e15-7f0f0f6f0b1e")
 
 
 def run(settings: Settings, name: str) -> None:
@@ -198,7 +198,7 @@ def _try_later(unavailable: Unavailable, attempt: int) -> None:
 def _answer(command: Message[Payload], order_id: str, result: Payload, at: datetime) -> Outgoing:
     """The result on its way to the saga. Its id derives from the command's, so that a repeat is the same result."""
     message: Message[Payload] = Message(
-        id=str(uuid.uuid5(_RESULT_IDS, f"{command.id}/{type(result).__name__}")),
+        id=str(uuid5(_RESULT_IDS, f"{command.id}/{type(result).__name__}")),
         at=at,
         actor=ACTOR,
         correlation_id=command.correlation_id,

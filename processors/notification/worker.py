@@ -11,10 +11,10 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
-from uuid import NAMESPACE_URL, uuid5
 
 import aiohttp
 import structlog
+from uuid_utils import NAMESPACE_URL, uuid5
 
 from processors.kit import Outgoing
 from processors.notification.channels import (

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
-from uuid import UUID, uuid5
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from uuid_utils import UUID, uuid5
 
 from processors.order.names import payment_attempt_id, refund_id
 from schemas import commands as c

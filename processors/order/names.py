@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from uuid import NAMESPACE_URL, UUID, uuid5
+
+from uuid_utils import NAMESPACE_URL, UUID, uuid5
 
 
 def payment_attempt_id(order_id: str, attempt: int) -> str:

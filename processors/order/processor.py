@@ -10,7 +10,8 @@ import hashlib
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
-from uuid import NAMESPACE_URL, uuid5
+
+from uuid_utils import NAMESPACE_URL, uuid5
 
 from processors.kit import Handler, Incoming, Outgoing, State
 from processors.order import editing

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import uuid
 from datetime import datetime
+
+from uuid_utils import UUID, uuid5
 
 from processors.kit import Outgoing
 from processors.payment.provider import (
@@ -49,7 +50,7 @@ ACTOR = "system:payment"
 RESULTS = "payment.results"
 NO_ANSWER = "no_answer"
 """The code of what was given up: asked at last, the provider did not say that it was done."""
-_RESULT_IDS = uuid.UUID("4e8d1a53-46a5-5f8c-9a0c-9d1f60e1a3f7")
+_RESULT_IDS = UUID("4e8d1a53-46a5-5f8c-9a0c-9d1f60e1a3f7")
 
 Attempt = ChargePayment | AuthorizePayment | QueryPayment
 
@@ -159,7 +160,7 @@ def refund_failed(command: RefundPayment, code: str) -> RefundFailed:
 def answer(command: Message[Payload], order_id: str, result: Payload, at: datetime) -> Outgoing:
     """The result on its way to the saga. Its id derives from the command's, so that a repeat is the same result."""
     message: Message[Payload] = Message(
-        id=str(uuid.uuid5(_RESULT_IDS, f"{command.id}/{type(result).__name__}")),
+        id=str(uuid5(_RESULT_IDS, f"{command.id}/{type(result).__name__}")),
         at=at,
         actor=ACTOR,
         correlation_id=command.correlation_id,

@@ -19,10 +19,11 @@ late, or doubled, does no harm; its id is derived from the timer, so that a repe
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
+
+from uuid_utils import UUID, uuid5
 
 from processors.kit import Outgoing
 from processors.timers.wheel import Timer
@@ -33,7 +34,7 @@ from schemas.payment import QueryPayment, Reconcile
 from schemas.timers import SetTimer
 
 ACTOR = "system:timers"
-_FIRES = uuid.UUID("0d3f5c36-4f5c-5f0a-8a0b-6d3c6f1f9f52")
+_FIRES = UUID("0d3f5c36-4f5c-5f0a-8a0b-6d3c6f1f9f52")
 
 
 def fire(timer: Timer, at: datetime) -> Outgoing:
@@ -65,7 +66,7 @@ def fire(timer: Timer, at: datetime) -> Outgoing:
 
 def fire_id(timer: Timer) -> str:
     set_ = timer.command
-    return str(uuid.uuid5(_FIRES, f"{set_.timer_id}/{set_.generation}/{set_.due_at.isoformat()}"))
+    return str(uuid5(_FIRES, f"{set_.timer_id}/{set_.generation}/{set_.due_at.isoformat()}"))
 
 
 def _payment_query(timer: SetTimer) -> QueryPayment:

@@ -6,9 +6,10 @@ shard sends itself a ContinueTimers.
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Sequence
 from datetime import datetime
+
+from uuid_utils import UUID, uuid5
 
 from processors.kit import Handler, Incoming, Outgoing, State
 from processors.timers import fires, wheel
@@ -18,7 +19,7 @@ from schemas.timers import CancelTimer, ContinueTimers, SetTimer, Tick
 
 MOST = 1_000
 EFFORT = 4_000
-_CONTINUES = uuid.UUID("6d6f1f0c-97de-5a35-bb0e-6a4f5d6c1c0e")
+_CONTINUES = UUID("6d6f1f0c-97de-5a35-bb0e-6a4f5d6c1c0e")
 
 
 def handler(_: Policy) -> Handler:
@@ -58,7 +59,7 @@ def _fire_due(state: State, incoming: Incoming, until: datetime) -> Sequence[Out
     if more:
         cause = incoming.message
         message: Message[ContinueTimers] = Message(
-            id=str(uuid.uuid5(_CONTINUES, cause.id)),
+            id=str(uuid5(_CONTINUES, cause.id)),
             at=until,
             actor=fires.ACTOR,
             correlation_id=cause.correlation_id,

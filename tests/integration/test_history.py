@@ -81,7 +81,9 @@ def test_a_processor_reads_of_imported_orders_what_topology_says(
         state.set("heard", len(found))
         return []
 
-    runner = streams.Runner(name, handler, [*spec.outputs, dead_letters.TOPIC], parks=False)
+    runner = streams.Runner(
+        name, handler, [*spec.outputs, dead_letters.TOPIC], parks=False, lays_aside=spec.history == "end"
+    )
     app = streams.application(written, everything, name, runner)
     app.run(timeout=3)
     assert found == heard
