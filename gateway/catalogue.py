@@ -18,6 +18,7 @@ from schemas.order import Quote
 from schemas.replies import Rejection
 
 PRODUCTS = "catalog.products"
+CHANGES = "catalog.events"
 LEVELS = "inventory.levels"
 
 

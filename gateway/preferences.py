@@ -12,6 +12,7 @@ from runtime.settings import Settings
 from schemas.notification import Preferences
 
 TOPIC = "customer.preferences"
+CHANGES = "customer.events"
 
 
 class PreferenceTable:

@@ -1,10 +1,11 @@
-"""Reference data: the catalogue, compacted by SKU."""
+"""Reference data: the catalogue, compacted by SKU, and who changed it."""
 
 from __future__ import annotations
 
 from schemas.base import Family, Message, Minor, Payload
 
 Family("catalog.products", Message)
+Family("catalog.events", Message)
 
 
 class Product(Payload, family="catalog.products"):
@@ -21,3 +22,10 @@ class Product(Payload, family="catalog.products"):
     hs_code: str | None = None
     origin: str | None = None
     backorder: bool = False
+
+
+class ProductChanged(Payload, family="catalog.events"):
+    """Staff put a product on sale, or changed it. `before`: as the gateway that was asked knew it; None: it is new."""
+
+    before: Product | None = None
+    after: Product

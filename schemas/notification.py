@@ -8,6 +8,7 @@ from schemas.base import Family, Instant, Message, Model, Payload
 Family("notification.commands", Message)
 Family("notification.events", Message)
 Family("customer.preferences", Message)
+Family("customer.events", Message)
 
 
 class Preferences(Payload, family="customer.preferences"):
@@ -19,6 +20,25 @@ class Preferences(Payload, family="customer.preferences"):
     channel: str  # email | sms | webhook | push
     language: str
     opt_outs: tuple[str, ...] = ()
+
+
+class Wishes(Model):
+    """Preferences without what names or reaches a person. `contacts`: the ways that are known (email, phone, …)."""
+
+    channel: str
+    language: str
+    opt_outs: tuple[str, ...] = ()
+    contacts: tuple[str, ...] = ()
+
+
+class PreferencesChanged(Payload, family="customer.events"):
+    """A customer, or staff for them, replaced their preferences. `new_contacts`: the ways whose address is another
+    one now. `before`: as the gateway that was asked knew them; None: these are the first."""
+
+    customer_id: str
+    before: Wishes | None = None
+    after: Wishes
+    new_contacts: tuple[str, ...] = ()
 
 
 class NoticeLine(Model):

@@ -35,16 +35,6 @@ class ReleasePromotion(Payload, family="promotion.commands"):
     order_version: int
 
 
-class PromotionChanged(Payload, family="promotion.events"):
-    """The ledger of a code. kind: put | redeemed | released; `used` is what is used afterwards."""
-
-    kind: str
-    code: str
-    customer_id: str | None = None
-    used: int
-    limit: int | None = None
-
-
 class PromotionLevel(Payload, family="promotion.levels"):
     """A promotion as it is now. `used` counts the uses that orders hold."""
 
@@ -52,6 +42,19 @@ class PromotionLevel(Payload, family="promotion.levels"):
     limit: int | None = None
     limit_per_customer: int | None = None
     used: int = 0
+
+
+class PromotionChanged(Payload, family="promotion.events"):
+    """The ledger of a code. kind: put | redeemed | released; `used` is what is used afterwards. Of one that was put:
+    what it is now, and what it was if there was one."""
+
+    kind: str
+    code: str
+    customer_id: str | None = None
+    used: int
+    limit: int | None = None
+    before: PromotionLevel | None = None
+    after: PromotionLevel | None = None
 
 
 class PromotionRedeemed(Payload, family="promotion.results"):

@@ -19,14 +19,18 @@ from gateway.routes.history import paged
 
 router = APIRouter(prefix="/v1/admin/audit", tags=["audit"])
 
+Subject = Literal["order", "stock", "promotion", "product", "customer", "exception"]
+
 _SEALED = frozenset({"sealed", "fingerprint"})
 
 
 @router.get("")
 async def audit(
     call: StaffCall,
-    subject: Annotated[Literal["order", "stock", "promotion"] | None, Query(description="what was changed")] = None,
-    subject_id: Annotated[str, Query(max_length=128, description="order id, SKU#POOL or promotion code")] = "",
+    subject: Annotated[Subject | None, Query(description="what was changed")] = None,
+    subject_id: Annotated[
+        str, Query(max_length=128, description="order id, SKU#POOL, promotion code, SKU, customer id or exception id")
+    ] = "",
     order_id: Annotated[str, Query(max_length=64, description="short for subject=order&subject_id=…")] = "",
     actor: Annotated[str, Query(max_length=200, description="customer:ID, staff:ID or system:PROCESS")] = "",
     what: Annotated[str, Query(max_length=64, description="the event, or the kind of movement or change")] = "",
@@ -35,7 +39,8 @@ async def audit(
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     cursor: Annotated[str | None, Query(max_length=500)] = None,
 ) -> Response:
-    """Every change of orders, stock (but for what orders reserve and ship) and promotions, the newest first. `before`
+    """Every change of orders, stock (but for what orders reserve and ship), promotions, products and customers'
+    preferences, and what was done about exceptions, the newest first. `before`
     and `after` are as the log has them, amounts in minor units; `before` is null where nothing was replaced, and where
     only the order's timeline knows it. Of an address they show country, state and postal code: name and street stay
     sealed, and the envelope is left out."""

@@ -15,11 +15,11 @@ from starlette.responses import Response
 
 from gateway.call import AnyCall, Call, reply
 from gateway.models import Body, CustomerId, text
-from gateway.preferences import TOPIC
+from gateway.preferences import CHANGES, TOPIC
 from gateway.problems import not_found, unavailable
 from processors.notification.notices import OPTIONAL, TRANSACTIONAL
-from schemas.base import Message
-from schemas.notification import Preferences
+from schemas.base import Message, Payload
+from schemas.notification import Preferences, PreferencesChanged, Wishes
 
 router = APIRouter(prefix="/v1/customers", tags=["customers"])
 
@@ -73,16 +73,12 @@ async def put_preferences(call: AnyCall, customer_id: Annotated[CustomerId, Path
         language=body.language,
         opt_outs=tuple(sorted(set(body.opt_outs))),
     )
-    message: Message[Any] = Message(
-        id=str(uuid_utils.uuid7()),
-        at=datetime.now(UTC),
-        actor=call.caller.actor,
-        correlation_id=call.correlation_id,
-        data=wishes,
-    )
+    message, changed = _message(call, wishes), _message(call, await _change(call, wishes, contact))
     seen = call.parts.preferences.seen(message.id)
     try:
         async with asyncio.timeout(call.parts.settings.command_timeout):
+            # First who does it: a change that nobody made would be worse than one that did not come about.
+            await call.parts.bus.produce(CHANGES, customer_id, changed)
             await call.parts.bus.produce(TOPIC, customer_id, message)
             await seen
     except TimeoutError:
@@ -102,6 +98,33 @@ async def get_preferences(call: AnyCall, customer_id: Annotated[CustomerId, Path
         raise not_found("There are no preferences of this customer yet.")
     contact = await call.parts.addresses.open_data(wishes.contact)
     return reply(_shown(wishes, contact or {}), HTTPStatus.OK)
+
+
+async def _change(call: Call, wishes: Preferences, contact: dict[str, Any]) -> PreferencesChanged:
+    """What the audit log is to know of it."""
+    known = call.parts.preferences.of(wishes.customer_id)
+    earlier = (await call.parts.addresses.open_data(known.contact) if known else None) or {}
+    return PreferencesChanged(
+        customer_id=wishes.customer_id,
+        before=_wishes(known, earlier) if known else None,
+        after=_wishes(wishes, contact),
+        new_contacts=tuple(name for name in contact if contact[name] and contact[name] != earlier.get(name)),
+    )
+
+
+def _wishes(of: Preferences, contact: dict[str, Any]) -> Wishes:
+    known = tuple(name for name in CONTACTS.values() if contact.get(name))
+    return Wishes(channel=of.channel, language=of.language, opt_outs=of.opt_outs, contacts=known)
+
+
+def _message(call: Call, data: Payload) -> Message[Any]:
+    return Message(
+        id=str(uuid_utils.uuid7()),
+        at=datetime.now(UTC),
+        actor=call.caller.actor,
+        correlation_id=call.correlation_id,
+        data=data,
+    )
 
 
 def _own(call: Call, customer_id: str) -> None:

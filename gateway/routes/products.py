@@ -14,12 +14,12 @@ from starlette.responses import Response
 
 from gateway import cursor as cursors
 from gateway.call import AnyCall, Call, StaffCall, reply
-from gateway.catalogue import PRODUCTS
+from gateway.catalogue import CHANGES, PRODUCTS
 from gateway.documents import product_json, stock_json
 from gateway.models import ProductBody, Sku, StockBody
 from gateway.problems import not_found, rejected, unavailable
 from schemas.base import Message, Payload
-from schemas.catalog import Product
+from schemas.catalog import Product, ProductChanged
 from schemas.inventory import AdjustStock
 from schemas.replies import StockOutcome
 
@@ -69,9 +69,12 @@ async def put_product(call: StaffCall, sku: PathSku, body: ProductBody) -> Respo
         backorder=body.backorder,
     )
     message = _message(call, str(uuid_utils.uuid7()), product)
+    changed = _message(call, str(uuid_utils.uuid7()), ProductChanged(before=known, after=product))
     seen = catalogue.seen(message.id)
     try:
         async with asyncio.timeout(call.parts.settings.command_timeout):
+            # First who does it: a change that nobody made would be worse than one that did not come about.
+            await call.parts.bus.produce(CHANGES, sku, changed)
             await call.parts.bus.produce(PRODUCTS, sku, message)
             await seen
     except TimeoutError:

@@ -70,7 +70,10 @@ def handle_use(
     customer = f"customer:{outcome.use.customer_id}"
     state.set(customer, state.get(customer, 0) + outcome.change)
     after = promotion.model_copy(update={"used": promotion.used + outcome.change})
-    return [*_changed(state, code, cause, after, kind, outcome.use.customer_id), _result(cause, done)]
+    changed = p.PromotionChanged(
+        kind=kind, code=code, customer_id=outcome.use.customer_id, used=after.used, limit=after.limit
+    )
+    return [*_changed(state, code, cause, after, changed), _result(cause, done)]
 
 
 def handle_put(
@@ -87,17 +90,24 @@ def handle_put(
         raise ValueError(f"the terms of {command.terms.code} came under the key {code}")
     before = PROMOTION.load(state, "promotion")
     after = rules.put(before, command.terms, command.limit, command.limit_per_customer)
-    outputs = _changed(state, code, cause, after, "put")
+    changed = p.PromotionChanged(
+        kind="put",
+        code=code,
+        used=after.used,
+        limit=after.limit,
+        before=_level(before) if before else None,
+        after=_level(after),
+    )
+    outputs = _changed(state, code, cause, after, changed)
     outcome = PromotionOutcome(command_id=cause.id, accepted=True, level=_level(after))
     state.set(entry, {"body_hash": command.body_hash, "outcome": outcome.model_dump(mode="json")}, ttl=kept)
     return [*outputs, *_reply(cause, outcome)]
 
 
 def _changed(
-    state: State, code: str, cause: Message[Any], after: Promotion, kind: str, customer_id: str | None = None
+    state: State, code: str, cause: Message[Any], after: Promotion, changed: p.PromotionChanged
 ) -> list[Outgoing]:
     PROMOTION.save(state, "promotion", after)
-    changed = p.PromotionChanged(kind=kind, code=code, customer_id=customer_id, used=after.used, limit=after.limit)
     return [
         Outgoing("promotion.events", code, _message(cause, changed)),
         Outgoing("promotion.levels", code, _message(cause, _level(after))),

@@ -12,7 +12,10 @@ import orjson
 
 from schemas import events as e
 from schemas.base import Event, Message, Payload
+from schemas.catalog import ProductChanged
 from schemas.inventory import StockMoved
+from schemas.notification import PreferencesChanged
+from schemas.operations import ExceptionOpened, ExceptionResolved, ExceptionRetried
 from schemas.promotion import PromotionChanged
 
 from .rows import micros, version
@@ -81,8 +84,46 @@ def audit_of_promotion(message: Message[Any], appended_at: int) -> list[AuditRow
         raise ValueError(f"a {type(changed).__name__} is no change of a promotion")
     if changed.kind != "put":
         return []
-    after = {"limit": changed.limit, "used": changed.used}
-    return [_of_message(message, ("promotion", changed.code, 0), changed.kind, "", None, after, appended_at)]
+    before = changed.before.model_dump(mode="json") if changed.before else None
+    # Those from before it was told say no more.
+    after = changed.after.model_dump(mode="json") if changed.after else {"limit": changed.limit, "used": changed.used}
+    return [_of_message(message, ("promotion", changed.code, 0), changed.kind, "", before, after, appended_at)]
+
+
+def audit_of_product(message: Message[Any], appended_at: int) -> list[AuditRow]:
+    """One row: staff put it on sale, or changed it."""
+    changed = message.data
+    if not isinstance(changed, ProductChanged):
+        raise ValueError(f"a {type(changed).__name__} is no change of a product")
+    before = changed.before.model_dump() if changed.before else None
+    subject = ("product", changed.after.sku, 0)
+    return [_of_message(message, subject, "put", "", before, changed.after.model_dump(), appended_at)]
+
+
+def audit_of_preferences(message: Message[Any], appended_at: int) -> list[AuditRow]:
+    """One row: a customer is to be told otherwise; no address of theirs is in it."""
+    changed = message.data
+    if not isinstance(changed, PreferencesChanged):
+        raise ValueError(f"a {type(changed).__name__} is no change of preferences")
+    before = changed.before.model_dump() if changed.before else None
+    after = {**changed.after.model_dump(), "new_contacts": changed.new_contacts}
+    subject = ("customer", changed.customer_id, 0)
+    return [_of_message(message, subject, "preferences", "", before, after, appended_at)]
+
+
+def audit_of_exception(message: Message[Any], appended_at: int) -> list[AuditRow]:
+    """One row when it was sent again or resolved; that it came up is nobody's doing."""
+    match message.data:
+        case ExceptionOpened():
+            return []
+        case ExceptionRetried(exception_id=exception_id):
+            what, why = "retried", ""
+        case ExceptionResolved(exception_id=exception_id, resolution=resolution):
+            what, why = "resolved", resolution
+        case other:
+            raise ValueError(f"a {type(other).__name__} is no message about an exception")
+    after = {"order_id": message.order_id}
+    return [_of_message(message, ("exception", exception_id, 0), what, why, None, after, appended_at)]
 
 
 def _of_message(

@@ -190,11 +190,14 @@ def test_each_change_is_a_version_and_told() -> None:
     till = Till()
     sent = till.do(put(limit=4, version=17), "")
     assert [o.topic for o in sent] == ["promotion.events", "promotion.levels"], "nobody waits for a reply"
-    assert sent[0].message.data == p.PromotionChanged(kind="put", code=CODE, used=0, limit=4)
-    assert sent[1].message.data.terms.version == 1
+    level = sent[1].message.data
+    assert sent[0].message.data == p.PromotionChanged(kind="put", code=CODE, used=0, limit=4, after=level)
+    assert level.terms.version == 1
+    again = till.do(put(percent="20"), "")
+    assert (again[0].message.data.before, again[0].message.data.after) == (level, again[1].message.data)
     outcome = till.put(put(percent="20"))
     assert outcome.level is not None
-    assert (outcome.level.terms.version, outcome.level.terms.percent, outcome.level.limit) == (2, "20", None)
+    assert (outcome.level.terms.version, outcome.level.terms.percent, outcome.level.limit) == (3, "20", None)
 
 
 def test_a_repeated_change_gets_the_first_answer() -> None:

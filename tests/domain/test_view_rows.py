@@ -14,8 +14,10 @@ from processors.sinks.views import VIEWS, newest
 from schemas import commands as c
 from schemas.base import Message, Payload
 from schemas.inventory import StockLevel, StockMoved
-from schemas.order import Order, OrderState
-from schemas.promotion import PromotionChanged
+from schemas.operations import ExceptionOpened, ExceptionResolved, ExceptionRetried
+from schemas.order import Order, OrderState, PromotionTerms
+from schemas.promotion import PromotionChanged, PromotionLevel
+from schemas.timers import Tick
 from tests.domain.order_lives import OVER, paid, placed, processing, ship
 from tests.domain.order_story import Story
 from tests.support.examples import T0, at, create, line
@@ -171,4 +173,33 @@ def test_who_counted_stock_and_who_defined_a_promotion_is_in_the_audit_log() -> 
     assert json.loads(counted.before)["on_hand"] == 5
     (put,) = audit_rows.audit_of_promotion(said(PromotionChanged(kind="put", code="TEN", used=0, limit=3)), AT)
     assert (put.subject_id, json.loads(put.after)) == ("TEN", {"limit": 3, "used": 0})
+    assert put.before == ""
+    level = PromotionLevel(terms=PromotionTerms(code="TEN", kind="percentage", percent="10"))
+    more = PromotionChanged(kind="put", code="TEN", used=0, before=level, after=level.model_copy(update={"limit": 3}))
+    (put,) = audit_rows.audit_of_promotion(said(more), AT)
+    assert (json.loads(put.before)["limit"], json.loads(put.after)["limit"]) == (None, 3)
     assert audit_rows.audit_of_promotion(said(PromotionChanged(kind="redeemed", code="TEN", used=1)), AT) == []
+
+
+def test_what_was_done_about_an_exception_is_in_the_audit_log_and_not_that_it_came_up() -> None:
+    opened = ExceptionOpened(exception_id="x", kind="lost", owner="logistics", detail="gone")
+    assert audit_rows.audit_of_exception(said(opened), AT) == []
+    (retried,) = audit_rows.audit_of_exception(said(ExceptionRetried(exception_id="x")), AT)
+    (resolved,) = audit_rows.audit_of_exception(said(ExceptionResolved(exception_id="x", resolution="found")), AT)
+    assert (retried.subject, retried.subject_id, retried.what, retried.why) == ("exception", "x", "retried", "")
+    assert (resolved.subject_id, resolved.what, resolved.why) == ("x", "resolved", "found")
+
+
+@pytest.mark.parametrize(
+    "audit_of",
+    [
+        audit_rows.audit_of_stock,
+        audit_rows.audit_of_promotion,
+        audit_rows.audit_of_product,
+        audit_rows.audit_of_preferences,
+        audit_rows.audit_of_exception,
+    ],
+)
+def test_what_the_audit_log_does_not_know_is_poison(audit_of: Any) -> None:
+    with pytest.raises(ValueError, match="a Tick is no"):
+        audit_of(said(Tick(source="timers-0")), AT)

@@ -90,10 +90,52 @@ def test_stock_has_its_entries_too(shop: Shop) -> None:
     assert (entry["before"]["on_hand"], entry["after"]["on_hand"], entry["after"]["quantity"]) == (0, 5, 5)
 
 
+def test_who_changed_a_product_and_how(shop: Shop) -> None:
+    sku = shop.product(price="10.00")
+    (new,) = logged(shop, 1, subject="product", subject_id=sku)
+    assert (new["what"], new["actor"], new["before"]) == ("put", f"staff:{shop.staff}", None)
+    product = {"name": "A mug", "category": "home", "tax_category": "standard", "weight_grams": 300}
+    dearer = {**product, "prices": [{"amount": "12.50", "currency": "EUR"}], "active": False}
+    assert shop.call("PUT", f"/v1/admin/products/{sku}", dearer, as_="staff").status_code == 200
+    changed, _ = logged(shop, 2, subject="product", subject_id=sku)
+    assert changed["before"] == new["after"]
+    assert (changed["before"]["prices"]["EUR"], changed["after"]["prices"]["EUR"]) == (1000, 1250)
+    assert (changed["before"]["active"], changed["after"]["active"]) == (True, False)
+    refused = shop.call("PUT", f"/v1/admin/products/{sku}", {**dearer, "weight_grams": -1}, as_="staff")
+    problem(refused, 422, "invalid-request", "weight_grams")
+    logged(shop, 2, subject="product", subject_id=sku)
+
+
+def test_who_changed_how_a_customer_is_told_and_no_address(shop: Shop) -> None:
+    path = f"/v1/customers/{shop.customer}/preferences"
+    first = {"email": "ada@example.org", "phone": "+491701234567", "channel": "sms"}
+    assert shop.call("PUT", path, first).status_code == 200
+    assert shop.call("PUT", path, {"email": "ada@example.net", "language": "de"}, as_="staff").status_code == 200
+    by_staff, own = logged(shop, 2, subject="customer", subject_id=shop.customer)
+    assert (own["actor"], by_staff["actor"]) == (f"customer:{shop.customer}", f"staff:{shop.staff}")
+    assert own["before"] is None
+    assert (own["after"]["contacts"], own["after"]["new_contacts"]) == (["email", "phone"], ["email", "phone"])
+    assert by_staff["before"] == {"channel": "sms", "language": "en", "opt_outs": [], "contacts": ["email", "phone"]}
+    assert (by_staff["after"]["contacts"], by_staff["after"]["new_contacts"]) == (["email"], ["email"])
+    assert (by_staff["after"]["channel"], by_staff["after"]["language"]) == ("email", "de")
+    assert "ada@" not in shop.call("GET", f"{PATH}?subject=customer&subject_id={shop.customer}", as_="staff").text
+
+
+def test_who_changed_a_promotion_and_how(shop: Shop) -> None:
+    code = f"AUDIT{time.time_ns()}"
+    for percent in ("10", "15"):
+        terms = {"kind": "percentage", "percent": int(percent), "limit": 5}
+        answer = shop.call("PUT", f"/v1/admin/promotions/{code}", terms, as_="staff")
+        assert answer.status_code in (200, 201), answer.text
+    changed, new = logged(shop, 2, subject="promotion", subject_id=code)
+    assert (new["before"], new["after"]["limit"]) == (None, 5)
+    assert (changed["before"]["terms"]["percent"], changed["after"]["terms"]["percent"]) == ("10", "15")
+
+
 @pytest.mark.parametrize(
     ("query", "field"),
     [
-        ("subject=customer", "subject"),
+        ("subject=people", "subject"),
         ("limit=0", "limit"),
         ("limit=101", "limit"),
         ("from=yesterday", "from"),

@@ -20,9 +20,10 @@ from runtime.dead_letters import for_me
 from runtime.keystore import vault
 from runtime.settings import Settings
 from schemas.address import Address
-from schemas.base import Envelope, Message
+from schemas.base import Envelope, Message, Payload
+from schemas.catalog import Product, ProductChanged
 from schemas.codec import Undecodable, decode, encode
-from schemas.notification import NoticeFailed, NoticeSent, NoticeSkipped
+from schemas.notification import NoticeFailed, NoticeSent, NoticeSkipped, PreferencesChanged, Wishes
 from schemas.order import OrderState
 from tests.support import kpi_fold, view_fold
 from tests.support.examples import at
@@ -93,6 +94,8 @@ class World:
         for story in fresh:
             for notice in self._notices(story):
                 self._tell("notification.events", story.customer, notice)
+            self._tell("catalog.events", story.name, _said(f"{story.name}-product", _product_changed(story)))
+            self._tell("customer.events", story.customer, _said(f"{story.name}-wishes", _wishes_changed(story)))
         self.producer.commit_transaction(30)
         return fresh
 
@@ -124,14 +127,7 @@ class World:
             NoticeSkipped(kind="created", event_id=name, channel="sms", reason="opted_out"),
             NoticeFailed(kind="created", event_id=name, channel="webhook", message_id=name, error="550"),
         ):
-            yield Message(
-                id=f"{name}-{data.channel}",
-                at=at(0),
-                actor="system:notification",
-                correlation_id="c",
-                order_id=story.order_id,
-                data=data,
-            )
+            yield _said(f"{name}-{data.channel}", data, "system:notification", order_id=story.order_id)
 
     # Running
 
@@ -224,3 +220,28 @@ def _lying(record: Any) -> view_fold.Lying:
         message = None
     at = datetime(1970, 1, 1, tzinfo=UTC) + seconds
     return view_fold.Lying(record.topic(), record.value(), message, at)
+
+
+def _said(id: str, data: Payload, actor: str = "staff:bo", **envelope: Any) -> Message[Any]:
+    return Message(id=id, at=at(0), actor=actor, correlation_id="c", data=data, **envelope)
+
+
+def _product_changed(story: History) -> ProductChanged:
+    """A new product, or one that was changed."""
+    product = Product(
+        sku=story.name,
+        product_id=story.name,
+        name="A mug",
+        category="home",
+        tax_category="standard",
+        weight_grams=300,
+        prices={story.currency: story.total},
+    )
+    before = product.model_copy(update={"prices": {}, "active": False}) if story.total % 2 else None
+    return ProductChanged(before=before, after=product)
+
+
+def _wishes_changed(story: History) -> PreferencesChanged:
+    wishes = Wishes(channel="email", language="de", opt_outs=("delivered",), contacts=("email",))
+    before = wishes.model_copy(update={"language": "en"}) if story.total % 2 else None
+    return PreferencesChanged(customer_id=story.customer, before=before, after=wishes, new_contacts=("email",))

@@ -21,8 +21,9 @@ from clickhouse_connect.driver.client import Client
 from schemas import events as e
 from schemas.address import Sealed
 from schemas.base import Envelope, Event, Message, Model
+from schemas.catalog import ProductChanged
 from schemas.inventory import StockLevel, StockMoved
-from schemas.notification import NoticeFailed, NoticeSent, NoticeSkipped
+from schemas.notification import NoticeFailed, NoticeSent, NoticeSkipped, PreferencesChanged
 from schemas.operations import ExceptionOpened, ExceptionResolved, ExceptionRetried
 from schemas.order import Order, OrderState
 from schemas.promotion import PromotionChanged
@@ -120,7 +121,12 @@ class Fold:
                 case "promotion.events", Message(data=PromotionChanged() as changed) as message:
                     if changed.kind == "put":
                         after = {"limit": changed.limit, "used": changed.used}
-                        self._audit(message, "promotion", changed.code, 0, "put", "", None, after, lying.at)
+                        self._put_down(message, "promotion", changed.code, "put", lying.at, changed, after)
+                case "catalog.events", Message(data=ProductChanged(after=product) as changed) as message:
+                    self._put_down(message, "product", product.sku, "put", lying.at, changed, {})
+                case "customer.events", Message(data=PreferencesChanged(customer_id=who) as changed) as message:
+                    more = {"new_contacts": changed.new_contacts}
+                    self._put_down(message, "customer", who, "preferences", lying.at, changed, {}, **more)
                 case "exceptions", Message() as message:
                     self._exception(message, lying.at)
                 case "notification.events", Message() as message:
@@ -160,6 +166,22 @@ class Fold:
         before, after = _change(said)
         why = ": ".join(text for text in (getattr(said, "reason", None), getattr(said, "comment", None)) if text)
         self._audit(event, "order", event.order_id, event.version, type(said).__name__, why, before, after, lying.at)
+
+    def _put_down(
+        self,
+        message: Message[Any],
+        subject: str,
+        subject_id: str,
+        what: str,
+        at: datetime,
+        changed: PromotionChanged | ProductChanged | PreferencesChanged,
+        otherwise: dict[str, Any],
+        **more: Any,
+    ) -> None:
+        """A change that says what was before and after; `otherwise`: one that does not say it."""
+        before = changed.before.model_dump(mode="json") if changed.before else None
+        after = {**changed.after.model_dump(mode="json"), **more} if changed.after else otherwise
+        self._audit(message, subject, subject_id, 0, what, "", before, after, at)
 
     def _audit(
         self,
@@ -393,6 +415,9 @@ class Fold:
             at=message.at,
             appended_at=at,
         )
+        if opened is None:
+            why = data.resolution if isinstance(data, ExceptionResolved) else ""
+            self._audit(message, "exception", data.exception_id, 0, what, why, None, {"order_id": message.order_id}, at)
 
     def _notice(self, message: Message[Any], at: datetime) -> None:
         data = message.data
