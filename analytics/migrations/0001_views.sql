@@ -56,7 +56,7 @@ CREATE TABLE IF NOT EXISTS oms.orders
 ENGINE = ReplacingMergeTree(version)
 ORDER BY order_id
 TTL toDateTime(appended_at) + INTERVAL 7 YEAR
-SETTINGS index_granularity = 128;
+SETTINGS index_granularity = 32;
 
 -- One row per order, by customer and time: order history.
 CREATE TABLE IF NOT EXISTS oms.customer_orders

@@ -102,7 +102,7 @@ class Beside:
 @cache
 def _new_tables() -> dict[str, str]:
     """The new table's name → the statement that makes it."""
-    statements = re.finditer(r"^CREATE TABLE IF NOT EXISTS (\S+) AS \S+(?=;$)", _sql("new_tables.sql"), re.MULTILINE)
+    statements = re.finditer(r"^CREATE TABLE IF NOT EXISTS (\S+) AS [^;]+(?=;$)", _sql("new_tables.sql"), re.MULTILINE)
     return {statement[1]: statement[0] for statement in statements}
 
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 import pytest
 
 from processors.sinks import comparing
+from processors.sinks.beside import Beside
 from processors.sinks.views import VIEWS
 from tests.support import view_fold
 from tests.support.parts import ROOT, child, kafka_broker, until
@@ -102,6 +103,19 @@ class Asking(threading.Thread):
                     self.answers += 1
         except Exception as error:  # noqa: BLE001  (the test tells it)
             self.error = error
+
+
+def test_a_new_table_is_as_the_live_one(world: World) -> None:
+    """Also where `queries/new_tables.sql` repeats what a migration says."""
+    made = "SELECT create_table_query FROM system.tables WHERE database || '.' || name = {name:String}"
+    with world.client() as client:
+        for view in VIEWS.values():
+            side = Beside(client, view)
+            side.begin()
+            ((new,),) = client.query(made, {"name": side.new}).result_rows
+            client.command(f"DROP TABLE {side.new}")
+            ((live,),) = client.query(made, {"name": side.live}).result_rows
+            assert new == f"{live} COMMENT 'rebuild'".replace(side.live, side.new)
 
 
 def test_every_view_at_once_while_orders_come_in_and_queries_go_on(world: World) -> None:
