@@ -35,6 +35,14 @@ SPARE = 20
 """Rows to look at besides those that a page needs: some will be older versions of the same orders."""
 MOST_CANDIDATES = 5_000
 _MOST = 2**62
+"""Minor units that no total reaches."""
+_RANGES = (
+    ("total_min", "total_max", True),
+    ("created_from", "created_to", False),
+    ("submitted_from", "submitted_to", False),
+    ("updated_from", "updated_to", False),
+)
+"""(least, most, whether the most is included)"""
 
 Text = Annotated[str, Field(min_length=1, max_length=128)]
 Amount = Annotated[str, Field(pattern=r"^\d{1,15}(\.\d{1,4})?$", examples=["100.00"])]
@@ -65,7 +73,7 @@ class OrderSearch(BaseModel):
     submitted_to: Time | None = None
     updated_from: Time | None = None
     updated_to: Time | None = None
-    sort: Sort = "-created_at"
+    sort: Sort = Field(default="-created_at", description="by total: needs `currency`")
     count: bool = Field(default=False, description="say how many there are in all, as `total`")
     limit: int = Field(default=20, ge=1, le=100)
     cursor: str | None = Field(default=None, max_length=500)
@@ -76,11 +84,11 @@ class OrderSearch(BaseModel):
 
     def parameters(self) -> dict[str, Any]:
         """What was asked for, for `order_filters.sql`. Problem (422 at its parameter) for what makes no sense."""
-        if self.currency is None and (self.total_min or self.total_max):
+        if self.currency is None and (self.total_min or self.total_max or self.sort.endswith("total")):
             raise _bad("currency", "Amounts are compared in one currency: say which.")
         if bad := next((each for each in self.id if not is_uuid(each)), None):
             raise _bad(f"id[{self.id.index(bad)}]", "This is no order's id.")
-        asked = {
+        asked: dict[str, Any] = {
             "ids": self.id,
             "number": self.number,
             "statuses": [str(status) for status in self.status],
@@ -100,6 +108,10 @@ class OrderSearch(BaseModel):
             "updated_from": _micros(self.updated_from),
             "updated_to": _micros(self.updated_to),
         }
+        for least, most, included in _RANGES:
+            begin, end = asked[least], asked[most]
+            if begin is not None and end is not None and (begin > end or (begin == end and not included)):
+                raise _bad(most, f"must be after `{least}`" if not included else f"must not be less than `{least}`")
         return {name: value for name, value in asked.items() if value not in (None, [])}
 
     def _minor(self, name: str) -> int | None:
@@ -107,9 +119,12 @@ class OrderSearch(BaseModel):
         if amount is None or self.currency is None:
             return None
         try:
-            return to_minor(amount, self.currency)
+            minor = to_minor(amount, self.currency)
         except ValueError as error:
             raise _bad(name, f"{error}.") from error
+        if minor > _MOST:
+            raise _bad(name, f"No order costs that much {self.currency}.")
+        return minor
 
 
 class Found(BaseModel):

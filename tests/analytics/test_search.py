@@ -32,7 +32,7 @@ def life(number: int, dice: random.Random) -> History:
     """An order whose total, status and time of change differ from version to version."""
     story = History(f"s{number}", f"c{number % 9}", dice.choice(CURRENCIES), dice.randint(1, 60) * 100)
     start = number // 2 * 10.0  # two of each time
-    story.created(start, address(dice.choice(COUNTRIES)))
+    story.created(start, address(dice.choice(COUNTRIES)), promo_codes=("TEN",) if number % 5 == 0 else ())
     for step in range(dice.randint(0, 3)):
         lines = one_line(dice.choice(("MUG", "LAMP")), price=dice.randint(1, 60) * 100)
         totals = Totals(subtotal=lines[0].line_total, total=lines[0].line_total)
@@ -141,6 +141,15 @@ FILTERS: dict[str, tuple[dict[str, Any], Callable[[Order], bool]]] = {
         lambda order: order.submitted_at is not None and order.submitted_at < T0 + timedelta(hours=1.5),
     ),
     "customer": ({"customer_id": "c3"}, lambda order: order.customer_id == "c3"),
+    "promotion": ({"promo_code": "TEN"}, lambda order: order.promo_codes == ("TEN",)),
+    "a customer's promotion": (
+        {"customer_id": "c3", "promo_code": "TEN"},
+        lambda order: order.customer_id == "c3" and order.promo_codes == ("TEN",),
+    ),
+    "a customer's sku": (
+        {"customer_id": "c3", "sku": "LAMP"},
+        lambda order: order.customer_id == "c3" and any(line.sku == "LAMP" for line in order.lines),
+    ),
     "several": (
         {"customer_id": "c3", "status": ["DRAFT"], "currency": "EUR"},
         lambda order: (order.customer_id, order.status, order.currency) == ("c3", "DRAFT", "EUR"),
@@ -157,6 +166,9 @@ KEYS: dict[str, Callable[[Order], Any]] = {
 @pytest.mark.parametrize("name", FILTERS)
 def test_every_page_is_what_python_says(settings: Settings, orders: list[Order], name: str, sort: str) -> None:
     query, matches = FILTERS[name]
+    if sort.endswith("total"):  # of one currency
+        query = {"currency": "EUR", **query}
+        orders = [order for order in orders if order.currency == query["currency"]]
     expected = sorted(filter(matches, orders), key=KEYS[sort.removeprefix("-")], reverse=sort.startswith("-"))
     assert every_page(settings, sort=sort, **query) == [order.order_id for order in expected]
 
@@ -175,6 +187,8 @@ def test_one_order_is_found_by_id_number_and_parcel(settings: Settings, orders: 
     assert every_page(settings, tracking_number="nobody's") == []
     assert set(every_page(settings, id=[order.order_id for order in others])) == {order.order_id for order in others}
     tracking = sent.shipments[0].tracking_number
+    assert every_page(settings, customer_id=sent.customer_id, tracking_number=tracking) == [sent.order_id]
+    assert every_page(settings, customer_id=f"not {sent.customer_id}", tracking_number=tracking) == []
     assert every_page(settings, id=[others[0].order_id], tracking_number=tracking) == []
 
 
@@ -198,6 +212,13 @@ def test_what_finds_few_orders_is_found_by_an_index(client: Client, query: dict[
     ("query", "field"),
     [
         ({"total_min": "5"}, "currency"),
+        ({"sort": "total"}, "currency"),
+        ({"sort": "-total"}, "currency"),
+        ({"currency": "EUR", "total_min": "1", "total_max": "0.50"}, "total_max"),
+        ({"currency": "CLF", "total_min": "999999999999999"}, "total_min"),
+        ({"created_from": after(1), "created_to": after(1)}, "created_to"),
+        ({"submitted_from": after(2), "submitted_to": after(1)}, "submitted_to"),
+        ({"updated_from": after(2), "updated_to": after(1)}, "updated_to"),
         ({"currency": "JPY", "total_max": "5.5"}, "total_max"),
         ({"id": ["0b8e7a52-2f0e-4d5c-9d0b-0e5f5c1b7a10", "x"]}, "id[1]"),
     ],

@@ -83,7 +83,7 @@ class History:
         )
         return self
 
-    def created(self, seconds: float, address: Address | None = None) -> History:
+    def created(self, seconds: float, address: Address | None = None, promo_codes: tuple[str, ...] = ()) -> History:
         return self.happens(
             seconds,
             e.OrderCreated(
@@ -94,6 +94,7 @@ class History:
                 totals=Totals(subtotal=self.total, total=self.total),
                 shipping_address=address,
                 billing_address=address,
+                promo_codes=promo_codes,
             ),
         )
 
