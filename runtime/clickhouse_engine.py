@@ -61,7 +61,7 @@ _CONFIG_XML = """\
 """
 ANALYST_SECONDS = 30
 """How long an analyst's query may run, and its result may take to be fetched."""
-_ANALYST_LIMITS = {
+ANALYST_LIMITS = {
     "max_execution_time": str(ANALYST_SECONDS),
     "max_memory_usage": "1000000000",
     "max_temporary_data_on_disk_size_for_query": "1000000000",
@@ -256,7 +256,7 @@ def _session(query: Query) -> list[str]:
     database = [f"USE {sql.quote_name(query.database)}"] if query.database else []
     if query.user == "analyst":
         free = {name: settings.pop(name) for name in [*settings] if name in _ANALYST_MAY_SET or name == "log_comment"}
-        bounded = ["SET ROLE analyst", "SET profile = 'analyst'", _set(_ANALYST_LIMITS)]
+        bounded = ["SET ROLE analyst", "SET profile = 'analyst'", _set(ANALYST_LIMITS)]
         # From `readonly` on the engine refuses whatever else is asked for.
         return [*bounded, *database, _set(free), "SET readonly = 1", *([_set(settings)] if settings else [])]
     readonly = settings.pop("readonly", "2" if query.read_only else None)
@@ -337,7 +337,7 @@ def _write_config(data_dir: Path) -> Path:
     folder.mkdir(exist_ok=True)
     users, config = folder / "users.xml", folder / "config.xml"
     policies = "".join(_POLICY.format(table=table) for table in _PRIVATE_SYSTEM_TABLES)
-    constraints = "".join(_CONSTRAINT.format(name=name, limit=_ANALYST_LIMITS[name]) for name in _ANALYST_MAY_LOWER)
+    constraints = "".join(_CONSTRAINT.format(name=name, limit=ANALYST_LIMITS[name]) for name in _ANALYST_MAY_LOWER)
     users.write_text(_USERS_XML.format(policies=policies, constraints=constraints))
     config.write_text(_CONFIG_XML.format(users=users))
     os.chmod(folder, 0o700)

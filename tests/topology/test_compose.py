@@ -5,6 +5,7 @@ import time
 from functools import cache
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import jsonschema
 import pytest
@@ -12,6 +13,7 @@ import yaml
 
 from deploy.healthcheck import complaint
 from runtime import health
+from runtime.clickhouse_engine import ANALYST_LIMITS
 from runtime.settings import Settings, settings
 from runtime.topology import Process, load
 
@@ -90,6 +92,28 @@ def test_the_broker_is_set_up_as_the_embedded_one() -> None:
             assert f"\n{name}={value}\n" in embedded, name
     for needed in ("AUTO_CREATE_TOPICS_ENABLE", "OFFSETS_RETENTION_MINUTES", "LOG_MESSAGE_TIMESTAMP_TYPE"):
         assert f"KAFKA_{needed}" in compose()["services"]["kafka"]["environment"]
+
+
+def test_who_only_reads_has_the_bounds_of_the_embedded_stack_and_sees_nothing_personal() -> None:
+    found = ElementTree.parse(ROOT / "deploy/clickhouse/analyst.xml").getroot()  # noqa: S314  (our own file)
+    bounds = {bound.tag: bound.text for bound in found.iterfind("profiles/analyst/*")}
+    assert bounds.items() >= {**ANALYST_LIMITS, "readonly": "1"}.items()
+    for name in ("analyst", "grafana"):
+        user = found.find(f"users/{name}")
+        assert user is not None
+        assert [grant.text for grant in user.iterfind("grants/query")] == ["GRANT SELECT ON oms.*"]
+        profile = user.findtext("profile")
+        assert profile == "analyst" or found.findtext(f"profiles/{profile}/profile") == "analyst"
+    services = compose()["services"]
+    for server in ("clickhouse", "clickhouse-replica"):
+        (mounted,) = services[server]["configs"]
+        assert mounted["source"] == "clickhouse-analyst"
+    source = yaml.safe_load((ROOT / "deploy/grafana/provisioning/datasources/oms.yaml").read_text())["datasources"][0]
+    assert source["jsonData"]["username"] == "grafana"
+    (password,) = {user.find("password").get("from_env") for user in found.iterfind("users/*")}  # type: ignore[union-attr]
+    assert source["secureJsonData"]["password"] == f"${password}"
+    asked = {services[name]["environment"][str(password)] for name in ("clickhouse", "clickhouse-replica", "grafana")}
+    assert asked == {services["gateway-query"]["environment"]["OMS_CLICKHOUSE_ANALYST_PASSWORD"]}
 
 
 def test_the_image_has_every_package_and_nothing_that_it_copies_is_missing() -> None:
