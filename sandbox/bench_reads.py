@@ -49,6 +49,7 @@ PATIENCE = 120.0
 ASKED_ABOUT = 400
 """Different orders that are asked for."""
 PAGE = {"limit": "50"}
+RECENT = timedelta(days=90)
 
 Query = dict[str, str]
 
@@ -253,10 +254,11 @@ async def alone(
                 await reader.measure(question, archive, at_once, into, f"{at_once}")
         for name in kpis.load():
             console.print(f"  KPI {name}")
-            into = Measured(f"KPI {name}", 200.0)
-            size.questions.append(into)
-            into.times["SQL"] = _kpi_in_sql(clickhouse, name, seconds)
-            await reader.measure(kpi_question(name), archive, 1, into, "1")
+            for question in kpi_questions(name):
+                into = Measured(question.name, question.target)
+                size.questions.append(into)
+                await reader.measure(question, archive, 1, into, "1")
+            size.questions[-len(kpi_questions(name))].times["SQL"] = _kpi_in_sql(clickhouse, name, seconds)
     return archive
 
 
@@ -266,13 +268,18 @@ async def _meanwhile(size: Size, settings: Settings, url: str, archive: Archive,
         for question, into in zip(QUESTIONS, size.questions, strict=False):
             for at_once in (1, AT_ONCE):
                 await reader.measure(question, archive, at_once, into, f"{at_once} while writing")
-        for name, into in zip(kpis.load(), size.questions[len(QUESTIONS) :], strict=True):
-            await reader.measure(kpi_question(name), archive, 1, into, "1 while writing")
+        of_kpis = [question for name in kpis.load() for question in kpi_questions(name)]
+        for question, into in zip(of_kpis, size.questions[len(QUESTIONS) :], strict=True):
+            await reader.measure(question, archive, 1, into, "1 while writing")
 
 
-def kpi_question(name: str) -> Question:
-    """Of all time, whole."""
-    return Question(name, 200.0, lambda *_: (f"/v1/kpis/{name}", {}))
+def kpi_questions(name: str) -> tuple[Question, Question]:
+    """Of all time, whole; and of the last weeks, day by day."""
+    recent = {"from": (datetime.now(UTC) - RECENT).date().isoformat(), "grain": "day"}
+    return (
+        Question(f"KPI {name}", 200.0, lambda *_: (f"/v1/kpis/{name}", {})),
+        Question(f"KPI {name}, {RECENT.days} days", 200.0, lambda *_: (f"/v1/kpis/{name}", recent)),
+    )
 
 
 def _kpi_in_sql(clickhouse: Client, name: str, seconds: float) -> dict[str, float]:

@@ -60,7 +60,8 @@ async def asked(shop: Shop, archive: reads.Archive) -> reads.Size:
     size = reads.Size(3, 0.0)
     async with session() as http:
         reader = reads.Reader(http, shop.stack.url, shop.stack.settings, seconds=0.05)
-        for question in (*reads.QUESTIONS, *(reads.kpi_question(name) for name in kpis.load())):
+        of_kpis = [question for name in kpis.load() for question in reads.kpi_questions(name)]
+        for question in (*reads.QUESTIONS, *of_kpis):
             into = reads.Measured(question.name, question.target)
             size.questions.append(into)
             for at_once in (1, reads.AT_ONCE):
