@@ -64,6 +64,6 @@ async def asked(shop: Shop, archive: reads.Archive) -> reads.Size:
         for question in (*reads.QUESTIONS, *of_kpis):
             into = reads.Measured(question.name, question.target)
             size.questions.append(into)
-            for at_once in (1, reads.AT_ONCE):
+            for at_once in (1,) if question in of_kpis else (1, reads.AT_ONCE):
                 await reader.measure(question, archive, at_once, into, f"{at_once}")
     return size
