@@ -19,7 +19,7 @@ from runtime.errors import UserError
 from runtime.settings import Settings
 from runtime.topology import load
 
-from . import progress
+from . import progress, sharing
 from .beside import Beside
 from .comparing import Comparison, Difference
 from .filling import Filling
@@ -66,22 +66,24 @@ class _Ends:
 
 
 class Rebuild:
-    """`say` gets a sentence for each thing done, `told` where the filling is."""
+    """`say` gets a sentence for each thing done, `told` where the filling is. `lock`: a file descriptor that whoever
+    writes for this rebuild holds."""
 
-    def __init__(self, settings: Settings, say: Say, told: Told) -> None:
+    def __init__(self, settings: Settings, say: Say, told: Told, lock: int) -> None:
         self._settings = settings
         self._say = say
         self._told = told
+        self._lock = lock
         self._client = connect(settings)
         self._admin = kafka.admin(settings)
 
-    def run(self, names: Iterable[str], force: bool = False, afresh: bool = False) -> None:
+    def run(self, names: Iterable[str], force: bool = False, afresh: bool = False, processes: int = 1) -> None:
         """Make these views anew, in one reading of their topics. `force`: swap whatever the comparison says. `afresh`:
-        throw away what an earlier rebuild has filled.
+        throw away what an earlier rebuild has filled. `processes`: so many fill; the rest is one's work.
 
         Raises:
             UserError: a new table is not as the live one (that one was not swapped), or the sink doesn't keep up.
-            KafkaException, clickhouse_connect.driver.exceptions.Error, KeysAway: run it again.
+            KafkaException, clickhouse_connect.driver.exceptions.Error, KeysAway, ChildProcessError: run it again.
         """
         migrate(self._client)
         sides = [Beside(self._client, VIEWS[name]) for name in names]
@@ -97,8 +99,10 @@ class Rebuild:
                 side.empty()
             if side.state() == "none":
                 side.begin()
+        began = time.monotonic()
+        read, skipped = self._fill_shared(sides, processes) if processes > 1 else (0, 0)
         with self._filling(sides) as filling:
-            began = time.monotonic()
+            filling.read, filling.skipped = read, skipped
             ends = self._fill(filling, sides)
             seconds = time.monotonic() - began
             self._say(f"read {filling.read:,} messages in {seconds:.1f} s ({filling.read / seconds:,.0f}/s)")
@@ -127,21 +131,20 @@ class Rebuild:
 
     # Filling
 
+    def _fill_shared(self, sides: Sequence[Beside], processes: int) -> tuple[int, int]:
+        """The long part of it, by several processes: (messages read, those of them that can't be rows)."""
+        starts, ids = self._starts(sides)
+        ends = self._ends(sides).offsets
+        work = sharing.Work(
+            self._settings, [s.view.name for s in sides], self._sinks(sides), ids, _targets(sides), starts, ends
+        )
+        return sharing.fill(work, processes, self._lock, self._telling(sides, starts, ends))
+
     @contextmanager
     def _filling(self, sides: Sequence[Beside]) -> Iterator[Filling]:
-        views = [side.view for side in sides]
-        names = {view.name for view in views}
-        sinks = [sink.name for sink in load(self._settings.topology).sinks.values() if names & {*sink.views}]
-        filling = Filling(self._settings, views, sinks)
+        filling = Filling(self._settings, [side.view for side in sides], self._sinks(sides))
         try:
-            ids: dict[str, str] = {}
-            starts: Ends = {}
-            for name in _topics(sides):
-                topic = progress.look_at(self._admin, name)
-                ids[name] = topic.id
-                wanted = [side.progress for side in sides if name in side.view.sources]
-                starts |= {(name, at): offset for at, offset in progress.starts(self._client, wanted, topic).items()}
-            filling.begin(starts, ids)
+            filling.begin(*self._starts(sides))
             yield filling
         finally:
             filling.close()
@@ -149,16 +152,36 @@ class Rebuild:
     def _fill(self, filling: Filling, sides: Sequence[Beside], swapped: Collection[Beside] = ()) -> _Ends:
         """To where the topics end now."""
         ends = self._ends(sides)
-        targets = {s.view.name: (s.live if s in swapped else s.new, s.progress) for s in sides}
-        first = dict(filling.positions)
-        total = sum(end - first[at] for at, end in ends.offsets.items())
-
-        def told() -> None:
-            done = sum(min(filling.positions[at], end) - first[at] for at, end in ends.offsets.items())
-            self._told(Position(", ".join(s.view.name for s in sides), filling.read, done, total))
-
-        filling.fill(ends.offsets, targets, told)
+        told = self._telling(sides, dict(filling.positions), ends.offsets)
+        filling.fill(ends.offsets, _targets(sides, swapped), lambda: told(filling.positions, filling.read))
         return ends
+
+    def _telling(self, sides: Sequence[Beside], starts: Ends, ends: Ends) -> Callable[[Ends, int], None]:
+        """What tells how far it is, of where each partition is now and of the messages read."""
+        views = ", ".join(side.view.name for side in sides)
+        total = sum(end - starts[at] for at, end in ends.items())
+
+        def told(positions: Ends, read: int) -> None:
+            done = sum(min(positions[at], end) - starts[at] for at, end in ends.items())
+            self._told(Position(views, read, done, total))
+
+        return told
+
+    def _starts(self, sides: Sequence[Beside]) -> tuple[Ends, dict[str, str]]:
+        """(where each partition is to be read from, the topics' ids)"""
+        ids: dict[str, str] = {}
+        starts: Ends = {}
+        for name in _topics(sides):
+            topic = progress.look_at(self._admin, name)
+            ids[name] = topic.id
+            wanted = [side.progress for side in sides if name in side.view.sources]
+            starts |= {(name, at): offset for at, offset in progress.starts(self._client, wanted, topic).items()}
+        return starts, ids
+
+    def _sinks(self, sides: Sequence[Beside]) -> list[str]:
+        """Who fills the live tables."""
+        names = {side.view.name for side in sides}
+        return [sink.name for sink in load(self._settings.topology).sinks.values() if names & {*sink.views}]
 
     def _top_up(self, filling: Filling, sides: Sequence[Beside], swapped: Sequence[Beside]) -> None:
         """After the swap of some of them: what the sink wrote to their old tables last, and the end."""
@@ -232,6 +255,11 @@ class Rebuild:
                     f"compared: is its sink running? `oms rebuild {side.view.name} --force` swaps without comparing."
                 )
             time.sleep(0.2)
+
+
+def _targets(sides: Iterable[Beside], swapped: Collection[Beside] = ()) -> dict[str, tuple[str, str]]:
+    """As `Filling.fill` takes them. The new table of a view that has been swapped is the live one."""
+    return {side.view.name: (side.live if side in swapped else side.new, side.progress) for side in sides}
 
 
 def _topics(sides: Iterable[Beside]) -> list[str]:

@@ -34,6 +34,7 @@ def command(
     everything: Annotated[bool, typer.Option("--all", help="every view")] = False,
     force: Annotated[bool, typer.Option("--force", help="swap without comparing")] = False,
     afresh: Annotated[bool, typer.Option("--afresh", help="throw away what an earlier rebuild has filled")] = False,
+    processes: Annotated[int, typer.Option(help="so many fill, each from its share of the partitions", min=1)] = 1,
     drop_old: Annotated[bool, typer.Option("--drop-old", help="only drop the tables that rebuilds have left")] = False,
     data_dir: DataDir = HERE,
 ) -> None:
@@ -46,20 +47,21 @@ def command(
         raise UserError(f"There is no view {', '.join(unknown)}; there are {', '.join(VIEWS)}.")
     settings = stack_settings(data_dir)
     try:
-        with _alone(data_dir), _shown() as told, closing(Rebuild(settings, typer.echo, told)) as rebuild:
+        with _alone(data_dir) as lock, _shown() as told, closing(Rebuild(settings, typer.echo, told, lock)) as rebuild:
             if drop_old:
                 rebuild.drop_old(names)
                 return
             gc.disable()  # rows hold no cycles, and to look for some among millions of them takes a third of the time
-            rebuild.run(names, force, afresh)
+            rebuild.run(names, force, afresh, processes)
     except (Error, KafkaException, KeysAway, OSError) as error:
         what = str(error).partition("\n")[0]
         raise UserError(f"The rebuild was cut short, and goes on from here when it is run again: {what}") from error
 
 
 @contextmanager
-def _alone(data_dir: Path) -> Iterator[None]:
-    """One at a time: two would swap one after the other, which is no swap at all."""
+def _alone(data_dir: Path) -> Iterator[int]:
+    """One at a time: two would swap one after the other, which is no swap at all. Whoever inherits this file descriptor
+    is part of it."""
     path = data_dir / "run" / "rebuild.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
@@ -67,7 +69,7 @@ def _alone(data_dir: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise UserError("Another rebuild is running.") from error
-        yield
+        yield file.fileno()
 
 
 @contextmanager

@@ -11,14 +11,17 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
+import psutil
 import pytest
 
 from processors.sinks import comparing
 from processors.sinks.beside import Beside
 from processors.sinks.views import VIEWS
 from tests.support import view_fold
-from tests.support.parts import ROOT, child, kafka_broker, until
+from tests.support.parts import ROOT, Child, child, kafka_broker, until
 from tests.support.sink_world import World
 
 SETTLED = 5.5
@@ -122,7 +125,7 @@ def test_every_view_at_once_while_orders_come_in_and_queries_go_on(world: World)
     known = len({one.message.order_id for one in world.lying() if one.topic == "order.events" and one.message})
     asking = Asking(world)
     asking.start()
-    running = start(world, "--all")
+    running = start(world, "--all", "--processes", "2")
     while running.poll() is None:
         world.write(2)
         time.sleep(0.1)
@@ -329,6 +332,134 @@ def persons(world: World) -> set[str]:
         return {str(name) for (name,) in client.query("SELECT DISTINCT name FROM personal.addresses").result_rows}
 
 
+def test_several_processes_fill_what_one_does(world: World) -> None:
+    names = ["order_events", "orders"]
+    for key in "abc":
+        world.tell_raw("order.events", f"poison-{key}", b"no message", [])
+    world.wait_until_complete()
+    count = sum(one.topic in ("order.events", "order.states") for one in world.lying())
+    filled = []
+    for processes in ("1", "100"):
+        said = rebuild(world, *names, "--force", "--processes", processes)
+        assert re.search(rf"^read {count:,} messages in [\d.]+ s", said, re.MULTILINE), said
+        assert "3 of them can't be rows" in said
+        with world.client() as client:
+            filled.append([view_fold.found(client, name) for name in names])
+    assert filled[0] == filled[1]
+    world.check()
+    rebuild(world, "--drop-old", *names)
+
+
+SHARED = """
+import signal, sys
+from pathlib import Path
+from processors.sinks import rebuild_cli, sharing
+from runtime.errors import UserError
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # also where tests run in the background
+sharing._PROGRAM = "stuck"
+try:
+    rebuild_cli.command(["order_events"], processes=2, data_dir=Path(sys.argv[1]))
+except UserError as error:
+    sys.exit(str(error))
+"""
+STUCK = """
+import os, time
+from pathlib import Path
+from processors.sinks import filling, sharing, tables
+
+folder = Path(os.environ["OMS_DATA_DIR"])
+step, insert, end_with = 0, tables.Tables.insert, sharing._end_with
+filling._READ = filling._BATCH = 5
+
+
+def stuck(*arguments):
+    global step
+    step += 1
+    if step == 4:  # five messages are on record, and the next five are written
+        (folder / f"stuck-{os.getpid()}").touch()
+        time.sleep(600)
+    insert(*arguments)
+
+
+def slow(connection):
+    connection.poll(None)
+    while not (folder / "released").exists():
+        time.sleep(0.02)
+    end_with(connection)
+
+
+tables.Tables.insert, sharing._end_with = stuck, slow
+sharing.main()
+"""
+
+
+def test_whichever_of_several_processes_is_killed_none_goes_on(world: World) -> None:
+    """One of those that fill, then their parent, by force and by Ctrl-C; each run goes on where the one before was."""
+    (world.folder / "shared.py").write_text(SHARED)
+    (world.folder / "stuck.py").write_text(STUCK)
+
+    with sharing(world) as parent:
+        one, other = stuck(world, parent)
+        os.kill(one, signal.SIGKILL)
+        until(lambda: parent.exit_code is not None and not alive(other), "the others have ended")
+        assert "was cut short, and goes on from here when it is run again: one of its processes" in parent.tail()
+
+    with sharing(world) as parent:
+        both = stuck(world, parent)
+        parent.kill()
+        assert "Another rebuild is running" in rebuild(world, "order_events", code=1)
+        (world.folder / "released").touch()
+        until(lambda: not any(map(alive, both)), "they have ended by themselves")
+
+    with sharing(world) as parent:
+        both = stuck(world, parent)
+        parent.signal(signal.SIGINT)
+        until(lambda: parent.exit_code is not None and not any(map(alive, both)), "all have ended")
+        assert parent.exit_code != 0
+
+    assert tables(world) == {"oms.order_events__new": "rebuild"}
+    said = rebuild(world, "order_events", "--processes", "3")
+    read = re.search(r"^read ([\d,]+) messages", said, re.MULTILINE)
+    assert read is not None
+    written = sum(one.topic == "order.events" for one in world.lying())
+    assert int(read[1].replace(",", "")) <= written - 3 * 2 * 5
+    assert traces(world) == 0
+    world.check()
+    rebuild(world, "--drop-old", "order_events")
+
+
+@contextmanager
+def sharing(world: World) -> Iterator[Child]:
+    """A rebuild of two processes that get stuck in the middle."""
+    path = {"PYTHONPATH": f"{ROOT}{os.pathsep}{world.folder}"}
+    with child(["shared", str(world.folder)], world.folder / "shared.out", **environment(world), **path) as parent:
+        yield parent
+
+
+def stuck(world: World, parent: Child) -> list[int]:
+    """The process ids of both, once they are."""
+
+    def found() -> list[Path]:
+        assert parent.exit_code is None, parent.tail()
+        return list(world.folder.glob("stuck-*"))
+
+    until(lambda: len(found()) == 2, "both are stuck", 60)
+    pids = []
+    for path in found():
+        path.unlink()
+        pids.append(int(path.name.partition("-")[2]))
+    return pids
+
+
+def alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def test_what_cannot_be_is_said(world: World) -> None:
+    assert "0 is not in the range x>=1" in rebuild(world, "orders", "--processes", "0", code=2)
     assert "There is no view order; there are order_events" in rebuild(world, "order", code=1)
     assert "Which view?" in rebuild(world, code=1)
