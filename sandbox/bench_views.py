@@ -40,14 +40,21 @@ ORDERS = 30_000
 LIVES = 1_000
 """So many are told; the others are copies."""
 TOPICS = ("order.events", "order.states")
-REBUILDS = (("order_events",), ("orders",), ("order_summaries", "customer_orders"), ("--all",))
+REBUILDS = (
+    ("order_events",),
+    ("order_events", "--processes", "2"),
+    ("orders",),
+    ("order_summaries", "customer_orders"),
+    ("--all",),
+)
+"""What `oms rebuild` is given."""
 _READ = re.compile(r"read ([\d,]+) messages in ([\d.]+) s")
 _PATIENCE = 900.0
 
 
 @dataclass(frozen=True, slots=True)
 class Filled:
-    """By whom; seconds until the last row was written; cpu: seconds of its process, its start and end among them."""
+    """By whom; seconds until the last row was written; cpu: seconds of its processes, start and end among them."""
 
     what: str
     messages: int
@@ -70,9 +77,9 @@ def measure(console: Console, folder: Path, orders: int = ORDERS) -> list[Filled
         written = _produce(settings, orders)
         console.print(f"{written:,} messages. The sink reads them into {len(VIEWS)} views …")
         found = [_sink(settings, folder, written)]
-        for names in REBUILDS:
-            console.print(f"oms rebuild {' '.join(names)} …")
-            found.append(_rebuild(settings, folder, names))
+        for given in REBUILDS:
+            console.print(f"oms rebuild {' '.join(given)} …")
+            found.append(_rebuild(settings, folder, given))
         return found
 
 
@@ -153,18 +160,18 @@ def _left(client: Client, admin: AdminClient) -> int:
     return left
 
 
-def _rebuild(settings: Settings, folder: Path, names: Sequence[str]) -> Filled:
+def _rebuild(settings: Settings, folder: Path, given: Sequence[str]) -> Filled:
     log = folder / "rebuild.out"
     before = ended_children()
     log.unlink(missing_ok=True)
-    arguments = ["runtime", "rebuild", *names, "--force", "--data-dir", str(folder)]
+    arguments = ["runtime", "rebuild", *given, "--force", "--data-dir", str(folder)]
     with _child(arguments, settings, log) as process:
         code = process.wait(_PATIENCE)
     said = _READ.search(log.read_text())
     if code or said is None:
         raise UserError(f"The rebuild did not get to the end: {_last_line(log)}")
     return Filled(
-        f"oms rebuild {' '.join(names)}", int(said[1].replace(",", "")), float(said[2]), ended_children() - before
+        f"oms rebuild {' '.join(given)}", int(said[1].replace(",", "")), float(said[2]), ended_children() - before
     )
 
 

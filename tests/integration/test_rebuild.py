@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from processors.sinks import comparing
+from processors.sinks import comparing, sharing
 from processors.sinks.beside import Beside
 from processors.sinks.views import VIEWS
 from tests.support import view_fold
@@ -336,18 +336,30 @@ def test_several_processes_fill_what_one_does(world: World) -> None:
     names = ["order_events", "orders"]
     for key in "abc":
         world.tell_raw("order.events", f"poison-{key}", b"no message", [])
-    world.wait_until_complete()
-    count = sum(one.topic in ("order.events", "order.states") for one in world.lying())
     filled = []
-    for processes in ("1", "100"):
+    for processes in ("1", "3"):
         said = rebuild(world, *names, "--force", "--processes", processes)
-        assert re.search(rf"^read {count:,} messages in [\d.]+ s", said, re.MULTILINE), said
-        assert "3 of them can't be rows" in said
+        counts = re.findall(r"^(?:read )?([\d,]+) (?:messages in|of them can't be rows)", said, re.MULTILINE)
         with world.client() as client:
-            filled.append([view_fold.found(client, name) for name in names])
+            filled.append((counts, [view_fold.found(client, name) for name in names]))
+            for name in names:
+                Beside(client, VIEWS[name]).drop_old()
     assert filled[0] == filled[1]
-    world.check()
-    rebuild(world, "--drop-old", *names)
+    assert filled[0][0][1:] == ["3"]
+
+
+def test_the_partitions_are_dealt_out(world: World) -> None:
+    starts = {("a", 0): 0, ("a", 1): 5, ("b", 0): 30, ("b", 1): 7}
+    ends = {("a", 0): 100, ("a", 1): 65, ("b", 0): 80, ("b", 1): 7}  # 100, 60, 50 and none to read
+    work = sharing.Work(world.settings, ["audit"], ["views"], {}, {}, starts, ends)
+
+    def dealt(processes: int) -> list[set[tuple[str, int]]]:
+        return [set(share.starts) for share in sharing.shares(work, processes)]
+
+    assert dealt(1) == [{("a", 0), ("a", 1), ("b", 0)}]
+    assert dealt(2) == [{("a", 0)}, {("a", 1), ("b", 0)}]
+    assert dealt(100) == [{("a", 0)}, {("a", 1)}, {("b", 0)}]
+    assert all(share.ends.keys() == share.starts.keys() for share in sharing.shares(work, 2))
 
 
 SHARED = """
@@ -399,20 +411,20 @@ def test_whichever_of_several_processes_is_killed_none_goes_on(world: World) -> 
     (world.folder / "shared.py").write_text(SHARED)
     (world.folder / "stuck.py").write_text(STUCK)
 
-    with sharing(world) as parent:
+    with sharing_that_sticks(world) as parent:
         one, other = stuck(world, parent)
         os.kill(one, signal.SIGKILL)
         until(lambda: parent.exit_code is not None and not alive(other), "the others have ended")
         assert "was cut short, and goes on from here when it is run again: one of its processes" in parent.tail()
 
-    with sharing(world) as parent:
+    with sharing_that_sticks(world) as parent:
         both = stuck(world, parent)
         parent.kill()
         assert "Another rebuild is running" in rebuild(world, "order_events", code=1)
         (world.folder / "released").touch()
         until(lambda: not any(map(alive, both)), "they have ended by themselves")
 
-    with sharing(world) as parent:
+    with sharing_that_sticks(world) as parent:
         both = stuck(world, parent)
         parent.signal(signal.SIGINT)
         until(lambda: parent.exit_code is not None and not any(map(alive, both)), "all have ended")
@@ -426,11 +438,12 @@ def test_whichever_of_several_processes_is_killed_none_goes_on(world: World) -> 
     assert int(read[1].replace(",", "")) <= written - 3 * 2 * 5
     assert traces(world) == 0
     world.check()
-    rebuild(world, "--drop-old", "order_events")
+    with world.client() as client:
+        Beside(client, VIEWS["order_events"]).drop_old()
 
 
 @contextmanager
-def sharing(world: World) -> Iterator[Child]:
+def sharing_that_sticks(world: World) -> Iterator[Child]:
     """A rebuild of two processes that get stuck in the middle."""
     path = {"PYTHONPATH": f"{ROOT}{os.pathsep}{world.folder}"}
     with child(["shared", str(world.folder)], world.folder / "shared.out", **environment(world), **path) as parent:
@@ -460,6 +473,6 @@ def alive(pid: int) -> bool:
 
 
 def test_what_cannot_be_is_said(world: World) -> None:
-    assert "0 is not in the range x>=1" in rebuild(world, "orders", "--processes", "0", code=2)
+    assert "should be greater than or equal to 1" in rebuild(world, "orders", "--processes", "0", code=2)
     assert "There is no view order; there are order_events" in rebuild(world, "order", code=1)
     assert "Which view?" in rebuild(world, code=1)
