@@ -28,6 +28,7 @@ TRANSACTIONAL = frozenset(
         "change_failed",
         "shipped",
         "delivery_failed",
+        "parcel_lost",
         "items_cancelled",
         "cancelled",
         "refund_requested",
@@ -158,6 +159,9 @@ def _about(known: Known, data: Any) -> tuple[str, dict[str, Any]] | None:
             return "out_for_delivery", _parcel(known, shipment_id)
         case e.OrderDeliveryFailed(reason=reason, shipment_id=shipment_id):
             return "delivery_failed", {"reason": reason, **_parcel(known, shipment_id)}
+        case e.OrderShipmentLost(reship=True, lines=lines, reason=reason):
+            # Of what is not sent again OrderItemsCancelled tells. No tracking: that parcel is nothing to follow.
+            return "parcel_lost", {"lines": _lines(known, lines), "reason": reason}
         case e.OrderDelivered():
             return "delivered", {"lines": _lines(known)}
         case e.OrderItemsCancelled(lines=lines, reason=reason):

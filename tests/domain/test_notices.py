@@ -88,6 +88,23 @@ def test_another_attempt_to_deliver_is_no_second_shipping() -> None:
     assert [x.kind for x in told(CREATED, SUBMITTED, DISPATCHED, again)] == ["order_confirmation", "shipped"]
 
 
+@pytest.mark.parametrize("reason", ["lost", "undeliverable"])
+def test_a_lost_parcel_that_is_sent_again_is_told_with_what_was_in_it(reason: str) -> None:
+    lost = e.OrderShipmentLost(shipment_id="s1", lines=PARCEL, reason=reason, reship=True)
+    *_, found = told(CREATED, SUBMITTED, DISPATCHED, lost)
+    assert (found.kind, found.reason, found.tracking_url) == ("parcel_lost", reason, None)
+    assert [(x.sku, x.quantity) for x in found.lines] == [("MUG", 2)]
+    assert "again" in render(found, "en").short
+    assert "2 × A mug" in render(found, "en").text
+
+
+def test_of_a_lost_parcel_that_is_not_sent_again_the_cancellation_tells() -> None:
+    lost = e.OrderShipmentLost(shipment_id="s1", lines=PARCEL, reason="lost", reship=False)
+    cancelled = e.OrderItemsCancelled(lines=PARCEL, reason="lost", shipment_id="s1")
+    kinds = [x.kind for x in told(CREATED, SUBMITTED, DISPATCHED, lost, cancelled)]
+    assert kinds == ["order_confirmation", "shipped", "items_cancelled"]
+
+
 @pytest.mark.parametrize(
     ("event", "kind", "says"),
     [
