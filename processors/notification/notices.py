@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from processors.order.parcels import units
 from schemas import events as e
 from schemas.base import Event, Model
 from schemas.money import to_text
@@ -41,11 +42,14 @@ TRANSACTIONAL = frozenset(
 
 
 class Item(Model):
+    """A line. `paid` is for all its `quantity` units, those `cancelled` too (minor units)."""
+
     line_id: str
     sku: str
     name: str
     quantity: int
     paid: int
+    cancelled: int = 0
 
 
 class Parcel(Model):
@@ -92,6 +96,8 @@ def evolve(known: Known | None, event: Event[Any]) -> Known | None:
     if isinstance(data, e.OrderShipmentDispatched):
         parcel = Parcel(carrier=data.carrier, tracking_number=data.tracking_number, tracking_url=data.tracking_url)
         changes["parcels"] = {**known.parcels, data.shipment_id: parcel}
+    if isinstance(data, e.OrderItemsCancelled):
+        changes["items"] = _without(known.items, data.lines)
     if isinstance(data, e.OrderReturnReceived):
         changes["back"] = (*known.back, data.rma)
     if (status := _STATUS.get(type(data))) is not None:
@@ -213,16 +219,29 @@ _STATUS: dict[type, str] = {
 
 def _items(lines: tuple[Line, ...]) -> tuple[Item, ...]:
     return tuple(
-        Item(line_id=line.line_id, sku=line.sku, name=line.name, quantity=line.quantity, paid=line.paid)
+        Item(
+            line_id=line.line_id,
+            sku=line.sku,
+            name=line.name,
+            quantity=line.quantity,
+            paid=line.paid,
+            cancelled=line.cancelled,
+        )
         for line in lines
     )
 
 
+def _without(items: tuple[Item, ...], cancelled: tuple[ShipmentLine, ...]) -> tuple[Item, ...]:
+    count = units(cancelled)
+    return tuple(item.model_copy(update={"cancelled": item.cancelled + count.get(item.line_id, 0)}) for item in items)
+
+
 def _lines(known: Known, some: tuple[ShipmentLine, ...] | None = None) -> tuple[NoticeLine, ...]:
-    """All lines, or the named units of them."""
-    quantities = {item.line_id: item.quantity for item in known.items}
-    if some is not None:
-        quantities = {line.line_id: line.quantity for line in some}
+    """All units that were not cancelled, or the named ones. A line without any is not listed."""
+    if some is None:
+        quantities = {item.line_id: item.quantity - item.cancelled for item in known.items}
+    else:
+        quantities = units(some)
     return tuple(
         NoticeLine(
             name=item.name,
@@ -231,7 +250,7 @@ def _lines(known: Known, some: tuple[ShipmentLine, ...] | None = None) -> tuple[
             total=_money(item.paid * quantities[item.line_id] // item.quantity, known),
         )
         for item in known.items
-        if item.line_id in quantities
+        if quantities.get(item.line_id, 0) > 0
     )
 
 

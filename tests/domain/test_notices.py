@@ -88,6 +88,36 @@ def test_another_attempt_to_deliver_is_no_second_shipping() -> None:
     assert [x.kind for x in told(CREATED, SUBMITTED, DISPATCHED, again)] == ["order_confirmation", "shipped"]
 
 
+def test_what_was_cancelled_is_in_no_later_message() -> None:
+    two = e.OrderItemsCancelled(lines=PARCEL, reason="customer_request")
+    started = e.OrderProcessingStarted(lines=LINES, shipping_address=address(), shipping_method="standard")
+    found = told(CREATED, SUBMITTED, two, started, e.OrderDelivered(shipments=("s1",)))
+    assert [(x.kind, [(line.quantity, line.total) for line in x.lines]) for x in found] == [
+        ("order_confirmation", [(3, "35.70 EUR")]),
+        ("items_cancelled", [(2, "23.80 EUR")]),
+        ("processing", [(1, "11.90 EUR")]),
+        ("delivered", [(1, "11.90 EUR")]),
+    ]
+
+
+def test_a_line_with_nothing_left_is_not_listed() -> None:
+    lamp = LINES[0].model_copy(update={"line_id": "L2", "sku": "LAMP"})
+    both = SUBMITTED.model_copy(update={"lines": (*LINES, lamp)})
+    units = (PARCEL[0], PARCEL[0].model_copy(update={"quantity": 1}))
+    gone = e.OrderItemsCancelled(lines=units, reason="out_of_stock")
+    *_, partly, found = told(CREATED, both, gone, e.OrderDelivered(shipments=("s1",)))
+    assert [(x.sku, x.quantity) for x in partly.lines] == [("MUG", 3)]
+    assert [(x.sku, x.quantity) for x in found.lines] == [("LAMP", 3)]
+
+
+def test_lines_after_a_change_are_without_what_was_cancelled_before_it() -> None:
+    lines = (LINES[0].model_copy(update={"cancelled": 1}),)
+    changed = e.OrderLineItemQuantityChanged(line_id="L1", sku="MUG", before=2, quantity=3, lines=lines, totals=TOTALS)
+    done = e.OrderEditCompleted(edit_id="x", kind="change_quantity", requested_by="42", before=TOTALS, after=TOTALS)
+    *_, found = told(CREATED, SUBMITTED, changed, done)
+    assert [(x.quantity, x.total) for x in found.lines] == [(2, "23.80 EUR")]
+
+
 @pytest.mark.parametrize("reason", ["lost", "undeliverable"])
 def test_a_lost_parcel_that_is_sent_again_is_told_with_what_was_in_it(reason: str) -> None:
     lost = e.OrderShipmentLost(shipment_id="s1", lines=PARCEL, reason=reason, reship=True)
