@@ -50,7 +50,8 @@ class NoticeLine(Model):
 
 class SendNotice(Payload, family="notification.commands"):
     """Tell the customer about an event of an order. `kind`: a template's name. Amounts are texts with their currency;
-    `event_id` makes the Message-ID, so that a repeat is the same message."""
+    `event_id` makes the Message-ID, so that a repeat is the same message. `paid`: whether money was ever taken for the
+    order (a reservation is none); None: not known. `attempts_left`: how often a declined payment may be tried again."""
 
     kind: str
     event_id: str
@@ -68,6 +69,8 @@ class SendNotice(Payload, family="notification.commands"):
     estimated_delivery: str | None = None
     rma: str | None = None
     label_url: str | None = None
+    paid: bool | None = None
+    attempts_left: int | None = None
 
 
 class NoticeSent(Payload, family="notification.events"):

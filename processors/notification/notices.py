@@ -70,6 +70,7 @@ class Known(Model):
     items: tuple[Item, ...] = ()
     parcels: dict[str, Parcel] = {}
     back: tuple[str, ...] = ()  # RMAs of which the goods have arrived
+    paid: bool | None = None  # whether money was ever taken, a reservation is none; None: state from before it was kept
 
 
 def evolve(known: Known | None, event: Event[Any]) -> Known | None:
@@ -83,6 +84,7 @@ def evolve(known: Known | None, event: Event[Any]) -> Known | None:
             total=data.totals.total,
             estimated_delivery=data.estimated_delivery,
             items=_items(data.lines),
+            paid=False,
         )
     if known is None:
         return _imported(data.order) if isinstance(data, e.OrderImported) and data.order is not None else None
@@ -100,6 +102,8 @@ def evolve(known: Known | None, event: Event[Any]) -> Known | None:
         changes["items"] = _without(known.items, data.lines)
     if isinstance(data, e.OrderReturnReceived):
         changes["back"] = (*known.back, data.rma)
+    if _takes_money(data):
+        changes["paid"] = True
     if (status := _STATUS.get(type(data))) is not None:
         changes["status"] = status
     return known.model_copy(update=changes) if changes else known
@@ -122,7 +126,22 @@ def _imported(order: Order) -> Known:
             for parcel in order.shipments
             if parcel.carrier is not None and parcel.tracking_number is not None and parcel.tracking_url is not None
         },
+        paid=order.captured > 0,
     )
+
+
+def _takes_money(data: Any) -> bool:
+    match data:
+        case (
+            e.OrderPaymentConfirmed(authorized=False, amount=amount)
+            | e.OrderEditCompleted(authorized=False, amount=amount)
+            | e.OrderPaymentCaptured(amount=amount)
+        ):
+            return bool(amount > 0)
+        case e.OrderRefundInitiated(captured_late=reference):
+            return reference is not None
+        case _:
+            return False
 
 
 def notice(known: Known | None, event: Event[Any]) -> SendNotice | None:
@@ -140,6 +159,7 @@ def notice(known: Known | None, event: Event[Any]) -> SendNotice | None:
         order_number=known.number,
         status=known.status,
         occurred_at=event.occurred_at,
+        paid=known.paid,
         **{"total": _money(known.total, known), "estimated_delivery": known.estimated_delivery, **words},
     )
 
@@ -151,8 +171,8 @@ def _about(known: Known, data: Any) -> tuple[str, dict[str, Any]] | None:
             return "order_confirmation", {"lines": _lines(known)}
         case e.OrderPaymentConfirmed(purpose="order", amount=amount):
             return "payment_confirmed", {"amount": _money(amount, known)}
-        case e.OrderPaymentFailed(purpose="order", code=code):
-            return "payment_failed", {"reason": code}
+        case e.OrderPaymentFailed(purpose="order", code=code, attempts_left=left):
+            return "payment_failed", {"reason": code, "attempts_left": left}
         case e.OrderEditCompleted():
             return "order_changed", {"lines": _lines(known)}
         case e.OrderEditFailed(reason=reason):

@@ -9,12 +9,12 @@ import pytest
 
 from processors.kit import Incoming
 from processors.notification.notices import OPTIONAL, TRANSACTIONAL, Known, evolve, notice
-from processors.notification.processor import handle
+from processors.notification.processor import KNOWN, handle
 from processors.notification.templates import languages, render
 from schemas import events as e
 from schemas.base import Event, Payload
 from schemas.notification import NoticeLine, SendNotice
-from schemas.order import Line, ShipmentLine, Totals
+from schemas.order import Line, Order, Payment, ShipmentLine, Totals
 from tests.support.examples import NAMES, ORDER, T0, address, at
 
 LINES = (
@@ -116,6 +116,89 @@ def test_lines_after_a_change_are_without_what_was_cancelled_before_it() -> None
     done = e.OrderEditCompleted(edit_id="x", kind="change_quantity", requested_by="42", before=TOTALS, after=TOTALS)
     *_, found = told(CREATED, SUBMITTED, changed, done)
     assert [(x.quantity, x.total) for x in found.lines] == [(2, "23.80 EUR")]
+
+
+PAID = e.OrderPaymentConfirmed(attempt_id="a", amount=4060, provider_ref="ch")
+RESERVED = PAID.model_copy(update={"authorized": True})
+MORE = e.OrderEditCompleted(
+    edit_id="x",
+    kind="add_item",
+    requested_by="42",
+    before=TOTALS,
+    after=TOTALS,
+    attempt_id="b",
+    amount=100,
+    provider_ref="ch",
+)
+DECLINED = e.OrderPaymentFailed(attempt_id="a", code="card_declined", attempts_left=1)
+
+
+@pytest.mark.parametrize("language", sorted(languages()))
+@pytest.mark.parametrize(("left", "says"), [(0, False), (2, True)])
+def test_another_card_is_spoken_of_only_while_there_is_another_attempt(left: int, says: bool, language: str) -> None:
+    *_, found = told(CREATED, SUBMITTED, DECLINED.model_copy(update={"attempts_left": left}))
+    assert found.attempts_left == left
+    card = {"en": "another card", "de": "anderen Karte", "fr": "autre carte"}[language]
+    assert (card in render(found, language).text) is says
+
+
+@pytest.mark.parametrize("language", sorted(languages()))
+@pytest.mark.parametrize(
+    ("before", "paid"),
+    [
+        ([], False),
+        ([DECLINED], False),
+        ([PAID.model_copy(update={"amount": 0})], False),
+        ([RESERVED], False),
+        ([RESERVED, MORE.model_copy(update={"authorized": True})], False),
+        ([PAID], True),
+        ([DECLINED, PAID], True),
+        ([RESERVED, MORE], True),
+        ([RESERVED, e.OrderPaymentCaptured(attempt_id="a", capture_id="c", amount=100, provider_ref="ch")], True),
+        ([e.OrderRefundInitiated(refund_id="r", attempt_id="a", amount=1, reason="x", captured_late="ch")], True),
+    ],
+)
+@pytest.mark.parametrize(
+    "event", [e.OrderCancelled(reason="out_of_stock"), e.OrderItemsCancelled(lines=PARCEL, reason="out_of_stock")]
+)
+def test_money_comes_back_only_when_some_was_taken(
+    event: Payload, before: list[Payload], paid: bool, language: str
+) -> None:
+    *_, found = told(CREATED, SUBMITTED, *before, event)
+    assert found.paid is paid
+    text = render(found, language).text
+    back = {"en": "on its way back", "de": "auf dem Weg zurück", "fr": "vous est rendu"}[language]
+    nothing = {"en": "pay", "de": "bezahlen", "fr": "payer"}[language]
+    assert (back in text, f" {nothing} " in text or f" {nothing}." in text) == (paid, not paid)
+
+
+@pytest.mark.parametrize("captured", [0, 4060])
+def test_of_an_imported_order_it_is_known_whether_it_was_paid(captured: int) -> None:
+    order = Order(
+        order_id=ORDER,
+        number="ABCDE-FGHJK",
+        customer_id="42",
+        status="PAYMENT_CONFIRMED",
+        version=1,
+        currency="EUR",
+        created_at=T0,
+        updated_at=T0,
+        lines=LINES,
+        totals=TOTALS,
+        payments=(Payment(attempt_id="a", amount=4060, status="captured", captured=captured),),
+    )
+    end = e.OrderImported(source="old", external_id="1", order=order)
+    assert [x.paid for x in told(end, e.OrderCancelled(reason="staff"))] == [captured > 0]
+
+
+def test_state_from_before_payments_were_kept_promises_nothing() -> None:
+    known = Known(customer_id="42", number="ABCDE-FGHJK", currency="EUR", items=(), total=4060)
+    recorded = {name: value for name, value in known.model_dump(mode="json").items() if name != "paid"}
+    before = KNOWN.read({"shape": 1, "value": {**recorded, "status": "PROCESSING"}})
+    assert before.paid is None
+    found = render(FULL.model_copy(update={"kind": "cancelled", "paid": None}), "en").text
+    assert "way back" not in found
+    assert "nothing to pay" not in found
 
 
 @pytest.mark.parametrize("reason", ["lost", "undeliverable"])
