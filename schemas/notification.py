@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pydantic import Field
+
 from schemas.address import Sealed
 from schemas.base import Family, Instant, Message, Model, Payload
 
@@ -57,7 +59,7 @@ class SendNotice(Payload, family="notification.commands"):
     event_id: str
     customer_id: str
     order_number: str
-    status: str
+    status: str = Field(default="", description="always empty; readers of the first version need it")
     occurred_at: Instant
     lines: tuple[NoticeLine, ...] = ()
     total: str | None = None

@@ -121,7 +121,8 @@ class PublicResolver(aiohttp.ThreadedResolver):
 
 class Webhook:
     """POST of the facts to the customer's own URL, signed like the webhooks that we get: `OMS-Signature: t=…,v1=…`,
-    v1 the HMAC-SHA256 (hex) of `t.body`. Redirects are not followed."""
+    v1 the HMAC-SHA256 (hex) of `t.body`. The order's status is none of them: it may be another one when this arrives.
+    Redirects are not followed."""
 
     def __init__(self, session: aiohttp.ClientSession, secret: bytes, *, private: bool = False) -> None:
         self._session = session
@@ -131,7 +132,8 @@ class Webhook:
     async def send(self, letter: Letter) -> None:
         if not self._private and not _named(letter.to):
             raise Refused("not an https URL with the name of a host")
-        body = orjson.dumps({"message_id": letter.message_id, **letter.notice.model_dump(mode="json")})
+        facts = letter.notice.model_dump(mode="json", exclude={"status"})
+        body = orjson.dumps({"message_id": letter.message_id, **facts})
         at = str(int(time.time()))
         signature = hmac.new(self._secret, at.encode() + b"." + body, hashlib.sha256).hexdigest()
         headers = {

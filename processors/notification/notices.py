@@ -13,7 +13,7 @@ from schemas import events as e
 from schemas.base import Event, Model
 from schemas.money import to_text
 from schemas.notification import NoticeLine, SendNotice
-from schemas.order import Line, Order, OrderStatus, ShipmentLine, Totals
+from schemas.order import Line, Order, ShipmentLine, Totals
 
 OPTIONAL = frozenset(
     {"payment_confirmed", "processing", "out_for_delivery", "delivered", "return_received", "return_expired"}
@@ -64,7 +64,6 @@ class Known(Model):
     customer_id: str
     number: str
     currency: str
-    status: str = OrderStatus.DRAFT
     total: int = 0
     estimated_delivery: str | None = None
     items: tuple[Item, ...] = ()
@@ -104,8 +103,6 @@ def evolve(known: Known | None, event: Event[Any]) -> Known | None:
         changes["back"] = (*known.back, data.rma)
     if _takes_money(data):
         changes["paid"] = True
-    if (status := _STATUS.get(type(data))) is not None:
-        changes["status"] = status
     return known.model_copy(update=changes) if changes else known
 
 
@@ -115,7 +112,6 @@ def _imported(order: Order) -> Known:
         customer_id=order.customer_id,
         number=order.number,
         currency=order.currency,
-        status=order.status,
         total=order.totals.total,
         estimated_delivery=order.estimated_delivery,
         items=_items(order.lines),
@@ -157,7 +153,6 @@ def notice(known: Known | None, event: Event[Any]) -> SendNotice | None:
         event_id=event.id,
         customer_id=known.customer_id,
         order_number=known.number,
-        status=known.status,
         occurred_at=event.occurred_at,
         paid=known.paid,
         **{"total": _money(known.total, known), "estimated_delivery": known.estimated_delivery, **words},
@@ -165,7 +160,7 @@ def notice(known: Known | None, event: Event[Any]) -> SendNotice | None:
 
 
 def _about(known: Known, data: Any) -> tuple[str, dict[str, Any]] | None:
-    """(kind, what it says besides the order's number, status, total and estimated delivery)"""
+    """(kind, what it says besides the order's number, total and estimated delivery)"""
     match data:
         case e.OrderSubmitted():
             return "order_confirmation", {"lines": _lines(known)}
@@ -224,17 +219,6 @@ _WITH_LINES = (
     | e.OrderPromotionRemoved
     | e.OrderSubmitted
 )
-
-_STATUS: dict[type, str] = {
-    e.OrderSubmitted: OrderStatus.PENDING_PAYMENT,
-    e.OrderPaymentConfirmed: OrderStatus.PAYMENT_CONFIRMED,
-    e.OrderProcessingStarted: OrderStatus.PROCESSING,
-    e.OrderShipped: OrderStatus.SHIPPED,
-    e.OrderDeliveryFailed: OrderStatus.PROCESSING,
-    e.OrderDelivered: OrderStatus.DELIVERED,
-    e.OrderCancelled: OrderStatus.CANCELLED,
-    e.OrderRefundRequested: OrderStatus.REFUND_REQUESTED,
-}
 
 
 def _items(lines: tuple[Line, ...]) -> tuple[Item, ...]:

@@ -12,6 +12,7 @@ import pytest
 from processors.fraud.processor import VELOCITY
 from processors.inventory.processor import RESERVATION, STOCK
 from processors.inventory.queue import ENDS, PLACE
+from processors.notification.processor import KNOWN
 from processors.order.processor import ORDER
 from processors.placement.processor import PLACEMENT
 from processors.promotion.processor import PROMOTION, USE
@@ -34,6 +35,7 @@ SHAPES: dict[str, Shape[Any]] = {
     "velocity": VELOCITY,
     "movement": MOVEMENT,
     "watch": WATCH,
+    "known": KNOWN,
 }
 
 
