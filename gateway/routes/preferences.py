@@ -10,14 +10,15 @@ from typing import Annotated, Any, Literal
 
 import uuid_utils
 from fastapi import APIRouter, Path
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo, field_validator
 from starlette.responses import Response
 
 from gateway.call import AnyCall, Call, reply
 from gateway.models import Body, CustomerId, text
 from gateway.preferences import CHANGES, TOPIC
-from gateway.problems import not_found, unavailable
+from gateway.problems import Problem, not_found, unavailable
 from processors.notification.notices import OPTIONAL, TRANSACTIONAL
+from processors.notification.webhooks import named
 from schemas.base import Message, Payload
 from schemas.notification import Preferences, PreferencesChanged, Wishes
 
@@ -44,27 +45,36 @@ def _optional(kind: str) -> str:
 
 
 class PreferencesBody(Body):
+    model_config = ConfigDict(validate_default=True)  # a contact that is missing is looked at too
+
+    channel: Literal["email", "sms", "webhook", "push"] = "email"  # first: the contacts look at it
     email: Annotated[str, text(254), AfterValidator(_email)] | None = None
     phone: Annotated[str, text(20, r"^\+[1-9]\d{6,14}$"), Field(description="E.164")] | None = None
-    webhook_url: Annotated[str, text(500, r"^https?://\S+$")] | None = None
+    webhook_url: (
+        Annotated[str, text(500, r"^https?://\S+$"), Field(description="https, with the name of a host")] | None
+    ) = None
     push_token: Annotated[str, text(500, r"^\S+$")] | None = None
-    channel: Literal["email", "sms", "webhook", "push"] = "email"
     language: Annotated[str, Field(pattern=r"^[a-z]{2}$", description="ISO 639-1; without words in it: English")] = "en"
     opt_outs: Annotated[
         list[Annotated[str, AfterValidator(_optional)]], Field(max_length=50, description="kinds of messages")
     ] = []
 
-    @model_validator(mode="after")
-    def _reachable(self) -> PreferencesBody:
-        if getattr(self, CONTACTS[self.channel]) is None:
-            raise ValueError(f"channel {self.channel} needs {CONTACTS[self.channel]}")
-        return self
+    @field_validator(*CONTACTS.values())
+    @classmethod
+    def _reachable(cls, contact: str | None, info: ValidationInfo) -> str | None:
+        channel = info.data.get("channel")  # none: it is at fault itself
+        if contact is None and channel is not None and CONTACTS[channel] == info.field_name:
+            raise ValueError(f"channel {channel} needs it")
+        return contact
 
 
 @router.put("/{customer_id}/preferences")
 async def put_preferences(call: AnyCall, customer_id: Annotated[CustomerId, Path()], body: PreferencesBody) -> Response:
     """Replace them. What names or reaches a person is sealed before it is stored."""
     _own(call, customer_id)
+    if body.webhook_url is not None and not call.parts.settings.webhooks_to_private and not named(body.webhook_url):
+        wrong = "must be an https URL with the name of a host"
+        raise Problem("invalid-request", HTTPStatus.UNPROCESSABLE_ENTITY, wrong, field="webhook_url")
     contact = body.model_dump(include=set(CONTACTS.values()))
     wishes = Preferences(
         customer_id=customer_id,

@@ -28,6 +28,7 @@ import orjson
 from aiohttp.abc import ResolveResult
 
 from processors.notification.templates import Rendered
+from processors.notification.webhooks import named
 from schemas.notification import SendNotice
 
 TIMEOUT = 10.0
@@ -130,7 +131,7 @@ class Webhook:
         self._private = private
 
     async def send(self, letter: Letter) -> None:
-        if not self._private and not _named(letter.to):
+        if not self._private and not named(letter.to):
             raise Refused("not an https URL with the name of a host")
         facts = letter.notice.model_dump(mode="json", exclude={"status"})
         body = orjson.dumps({"message_id": letter.message_id, **facts})
@@ -152,16 +153,6 @@ class Webhook:
             raise Refused("HTTP 410")
         if not 200 <= status < 300:
             raise NotDelivered(f"HTTP {status}")
-
-
-def _named(url: str) -> bool:
-    """Whether it is https and names its host: an address in numbers never meets the resolver."""
-    parts = urlsplit(url)
-    try:
-        ipaddress.ip_address(parts.hostname or "127.0.0.1")
-    except ValueError:
-        return parts.scheme == "https"
-    return False
 
 
 class Outbox:

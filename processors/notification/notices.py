@@ -242,10 +242,8 @@ def _without(items: tuple[Item, ...], cancelled: tuple[ShipmentLine, ...]) -> tu
 
 def _lines(known: Known, some: tuple[ShipmentLine, ...] | None = None) -> tuple[NoticeLine, ...]:
     """All units that were not cancelled, or the named ones. A line without any is not listed."""
-    if some is None:
-        quantities = {item.line_id: item.quantity - item.cancelled for item in known.items}
-    else:
-        quantities = units(some)
+    left = {item.line_id: item.quantity - item.cancelled for item in known.items}
+    quantities = left if some is None else units(some)
     return tuple(
         NoticeLine(
             name=item.name,

@@ -56,6 +56,8 @@ def test_what_reaches_a_person_is_sealed_on_the_topic(shop: Shop) -> None:
         ({"opt_outs": ["cancelled"]}, "opt_outs[0]"),
         ({"opt_outs": ["nonsense"]}, "opt_outs[0]"),
         ({"webhook_url": "ftp://x"}, "webhook_url"),
+        ({"webhook_url": "http://hooks.example/x"}, "webhook_url"),
+        ({"webhook_url": "https://169.254.169.254/x"}, "webhook_url"),
         ({"colour": "red"}, "colour"),
     ],
 )
@@ -63,9 +65,26 @@ def test_bad_preferences_name_the_field(shop: Shop, change: dict[str, Any], fiel
     problem(shop.call("PUT", path(shop), {**WISHES, **change}), 422, "invalid-request", field)
 
 
-def test_the_preferred_channel_needs_its_address(shop: Shop) -> None:
-    found = problem(shop.call("PUT", path(shop), {"channel": "sms"}), 422, "invalid-request")
-    assert "phone" in str(found["errors"])
+@pytest.mark.parametrize(
+    ("wishes", "field"),
+    [
+        ({"channel": "email"}, "email"),
+        ({"channel": "sms"}, "phone"),
+        ({"channel": "webhook", "webhook_url": None}, "webhook_url"),
+        ({"channel": "push", "email": "ada@example.org"}, "push_token"),
+        ({}, "email"),
+    ],
+)
+def test_the_preferred_channel_needs_its_address(shop: Shop, wishes: dict[str, Any], field: str) -> None:
+    found = problem(shop.call("PUT", path(shop), wishes), 422, "invalid-request")
+    assert [error["field"] for error in found["errors"]] == [field]
+
+
+def test_a_webhook_is_kept(shop: Shop) -> None:
+    wishes = {"channel": "webhook", "webhook_url": "https://hooks.example:8443/orders?of=ada"}
+    answer = shop.call("PUT", path(shop), wishes)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["webhook_url"] == wishes["webhook_url"]
 
 
 def test_somebody_elses_are_nobodys_business(shop: Shop) -> None:

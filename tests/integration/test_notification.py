@@ -185,7 +185,15 @@ async def test_a_webhook_that_is_not_taken(status: int, error: type[Exception]) 
 
 
 @pytest.mark.parametrize(
-    "url", ["http://hooks.example/x", "https://127.0.0.1/x", "https://[::1]/x", "https://169.254.169.254/", "nonsense"]
+    "url",
+    [
+        "http://hooks.example/x",
+        "https://127.0.0.1/x",
+        "https://[::1]/x",
+        "https://169.254.169.254/",
+        "https://[x",
+        "nonsense",
+    ],
 )
 @in_a_loop
 async def test_a_webhook_goes_to_named_hosts_over_https_only(url: str) -> None:
