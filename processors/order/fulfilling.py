@@ -25,30 +25,16 @@ RANKS = {"planned": 0, "picked": 1, "packed": 2, "shipped": 3, "in_transit": 4, 
 
 
 def start(order: Order, at: Instant) -> list[Payload]:
-    """[OrderProcessingStarted] when the time to modify a paid order is over and nothing holds it up, else []. Whoever
-    ends a hold or an edit calls it with the order as it is afterwards."""
-    waits = order.hold is not None or order.edit is not None
-    early = order.modifiable_until is not None and at < order.modifiable_until
-    if order.status != OrderStatus.PAYMENT_CONFIRMED or waits or early:
-        return []
-    if order.shipping_address is None or order.shipping_method is None:
-        raise ValueError(f"paid order {order.order_id} has no shipping address or method")
-    return [
-        e.OrderProcessingStarted(
-            lines=order.lines,
-            shipping_address=order.shipping_address,
-            shipping_method=order.shipping_method,
-            estimated_delivery=order.estimated_delivery,
-            incoterm=order.incoterm,
-            customer_id=order.customer_id,
-            currency=order.currency,
-        )
-    ]
+    """[OrderProcessingStarted] when the time to modify a paid order is over, nothing holds it up and it says where to
+    and how, else []. Whoever ends a hold or an edit calls it with the order as it is afterwards."""
+    begun = _begun(order, at)
+    return [] if isinstance(begun, Rejection) else begun
 
 
 def begin(order: Order, _: c.BeginFulfilment, at: Instant) -> Decision:
-    """Stale when the order is not paid any more, or held, or being edited: the end of that begins it."""
-    return start(order, at)
+    """Stale when the order is not paid any more, or held, or being edited: the end of that begins it. Refused when it
+    does not say where to or how, as history from another system may not."""
+    return _begun(order, at)
 
 
 def plan_shipment(order: Order, plan: c.PlanShipment) -> Decision:
@@ -271,6 +257,28 @@ def after(order: Order, payloads: Iterable[Payload]) -> Order:
     return order
 
 
+def _begun(order: Order, at: Instant) -> list[Payload] | Rejection:
+    waits = order.hold is not None or order.edit is not None
+    early = order.modifiable_until is not None and at < order.modifiable_until
+    if order.status != OrderStatus.PAYMENT_CONFIRMED or waits or early:
+        return []
+    if order.shipping_address is None:
+        return _unaddressed("shipping_address", "The order does not say where to.")
+    if order.shipping_method is None:
+        return _unaddressed("shipping_method", "The order does not say by which shipping method.")
+    return [
+        e.OrderProcessingStarted(
+            lines=order.lines,
+            shipping_address=order.shipping_address,
+            shipping_method=order.shipping_method,
+            estimated_delivery=order.estimated_delivery,
+            incoterm=order.incoterm,
+            customer_id=order.customer_id,
+            currency=order.currency,
+        )
+    ]
+
+
 def _nothing_comes(order: Order) -> bool:
     """No unit was delivered, is under way or is to be shipped."""
     coming = parcels.UNDER_WAY | parcels.STRANDED | {"delivered"}
@@ -368,6 +376,10 @@ def _free(order: Order) -> list[ShipmentLine]:
         )
         for x in order.lines
     ]
+
+
+def _unaddressed(field: str, detail: str) -> Rejection:
+    return Rejection(type="destination-missing", field=field, detail=detail)
 
 
 def _not_shippable(order: Order, shipment_id: str) -> Rejection:

@@ -7,6 +7,7 @@ their zone. docs/import.md shows it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
@@ -23,6 +24,10 @@ NAMESPACE = UUID("0b5f0b0e-6c0a-5d0a-9d0a-6a1d1b1c1e1f")
 
 Text = Annotated[str, Field(min_length=1, max_length=200)]
 Amount = Annotated[str, Field(pattern=r"^\d{1,15}(\.\d{1,4})?$", examples=["129.90"])]
+Time = Annotated[AwareDatetime, Field(ge=datetime(1970, 1, 1, tzinfo=UTC), lt=datetime(9999, 1, 1, tzinfo=UTC))]
+"""From what views can hold to what is a time in UTC too; that it is over is for [order] to say."""
+MOST = 10**15
+"""Minor units of one amount: sums over an order still are numbers of 64 bits."""
 SealAddress = Callable[[str, "PastAddress"], Address]
 """(customer id, address in clear) → the address as messages carry it."""
 
@@ -48,7 +53,7 @@ class PastItem(Document):
     name: Text
     category: Text = "other"
     tax_category: Text = "standard"
-    weight_grams: Annotated[int, Field(ge=0)] = 0
+    weight_grams: Annotated[int, Field(ge=0, le=10_000_000)] = 0
     quantity: Annotated[int, Field(ge=1, le=1_000_000)]
     unit_price: Amount
     line_total: Amount | None = None
@@ -57,7 +62,7 @@ class PastItem(Document):
 
 
 class PastPayment(Document):
-    at: AwareDatetime
+    at: Time
     status: Literal["captured", "declined"]
     amount: Amount | None = Field(default=None, description="default: the order's total")
     reference: Text = "imported"
@@ -71,8 +76,8 @@ class PastShipmentItem(Document):
 class PastShipment(Document):
     """Without `items` it holds all there is."""
 
-    shipped_at: AwareDatetime
-    delivered_at: AwareDatetime | None = None
+    shipped_at: Time
+    delivered_at: Time | None = None
     carrier: Text = "unknown"
     tracking_number: Text = "unknown"
     tracking_url: Text = "about:blank"
@@ -80,20 +85,20 @@ class PastShipment(Document):
 
 
 class PastRefund(Document):
-    at: AwareDatetime
+    at: Time
     amount: Amount
     reason: Text = "refund"
     reference: Text = "imported"
 
 
 class PastCancellation(Document):
-    at: AwareDatetime
+    at: Time
     reason: CancellationReason = CancellationReason.STAFF
     comment: Text | None = None
 
 
 class PastReview(Document):
-    at: AwareDatetime
+    at: Time
     score: Annotated[int, Field(ge=1, le=5)]
     comment: Annotated[str, Field(max_length=2000)] | None = None
 
@@ -105,8 +110,8 @@ class PastOrder(Document):
     id: Text
     customer_id: Annotated[str, Field(min_length=1, max_length=128)]
     currency: CurrencyCode
-    created_at: AwareDatetime
-    submitted_at: AwareDatetime | None = None
+    created_at: Time
+    submitted_at: Time | None = None
     items: Annotated[list[PastItem], Field(min_length=1, max_length=500)]
     shipping: Amount = "0"
     shipping_tax: Amount = "0"
@@ -139,13 +144,15 @@ def order_id_of(source: str, external_id: str) -> str:
 
 
 def command_of(source: str, past: PastOrder, seal: SealAddress) -> c.ImportOrder:
-    """The command for [order]. Unfit: an amount has more digits than its currency, or an index leads nowhere."""
+    """The command for [order]. Unfit: an amount is too large or has more digits than its currency, an index leads
+    nowhere, or parts of the document contradict each other."""
 
     def minor(amount: str, field: str) -> int:
         try:
-            return to_minor(amount, past.currency)
+            found = to_minor(amount, past.currency)
         except ValueError as error:
             raise Unfit(field, str(error)) from error
+        return _small(found, field)
 
     lines = tuple(_line(n, item, minor) for n, item in enumerate(past.items))
     subtotal = sum(line.line_total for line in lines)
@@ -179,7 +186,10 @@ def command_of(source: str, past: PastOrder, seal: SealAddress) -> c.ImportOrder
 def _line(n: int, item: PastItem, minor: MinorOf) -> Line:
     where = f"items[{n}]"
     unit_price = minor(item.unit_price, f"{where}.unit_price")
-    total = None if item.line_total is None else minor(item.line_total, f"{where}.line_total")
+    if item.line_total is None:
+        line_total = _small(unit_price * item.quantity, f"{where}.unit_price")
+    else:
+        line_total = minor(item.line_total, f"{where}.line_total")
     return Line(
         line_id=f"L{n + 1}",
         product_id=item.product_id or item.sku,
@@ -190,10 +200,16 @@ def _line(n: int, item: PastItem, minor: MinorOf) -> Line:
         weight_grams=item.weight_grams,
         quantity=item.quantity,
         unit_price=unit_price,
-        line_total=unit_price * item.quantity if total is None else total,
+        line_total=line_total,
         discount=minor(item.discount, f"{where}.discount"),
         tax=minor(item.tax, f"{where}.tax"),
     )
+
+
+def _small(minor: int, field: str) -> int:
+    if minor > MOST:
+        raise Unfit(field, f"It is more than {MOST} minor units.")
+    return minor
 
 
 class _Steps:
@@ -236,6 +252,10 @@ class _Steps:
         return captured
 
     def _shipments(self, paid: bool) -> None:
+        if self._past.shipments and self._past.shipping_address is None:
+            raise Unfit("shipping_address", "It was shipped: it is to be told where to.")
+        if self._past.shipments and self._past.shipping_method is None:
+            raise Unfit("shipping_method", "It was shipped: it is to be told by which method.")
         left = {line.line_id: line.quantity for line in self._lines}
         shipments = sorted(enumerate(self._past.shipments), key=lambda found: found[1].shipped_at)
         for n, (index, shipment) in enumerate(shipments):

@@ -198,6 +198,7 @@ def _out_of_order(field: str, at: Instant) -> Rejection:
 
 
 def _refused(step: c.PastStep, rejection: Rejection) -> Rejection:
-    """The rule's refusal, at the place in the source document that it is about."""
-    field = f"{step.where}.{rejection.field}" if rejection.field else step.where
+    """The rule's refusal, at the place in the source document that it is about. Of what a rule names, documents have
+    the amount; ids and lines are ours."""
+    field = f"{step.where}.amount" if rejection.field == "amount" else step.where
     return rejection.model_copy(update={"field": field})

@@ -125,6 +125,18 @@ def test_it_begins_when_the_time_to_modify_is_over_and_not_before() -> None:
     story.when(c.BeginFulfilment(due_at=due), at=due).then()
 
 
+@pytest.mark.parametrize("field", ["shipping_address", "shipping_method"])
+def test_an_order_that_does_not_say_where_to_or_how_does_not_begin(field: str) -> None:
+    """An imported order need not; once it does (an edit ends), it begins."""
+    story = paid()
+    due = story.now.modifiable_until
+    assert due is not None
+    story.order = story.now.model_copy(update={field: None})
+    story.when(c.BeginFulfilment(due_at=due), at=due).refused("destination-missing", field=field)
+    assert fulfilling.start(story.now, due) == []
+    story.when(c.BeginFulfilment(due_at=due), at=due - timedelta(seconds=1)).then()
+
+
 def test_a_held_or_edited_order_does_not_begin() -> None:
     story = paid()
     due = story.now.modifiable_until

@@ -116,6 +116,7 @@ WRONG: dict[str, tuple[Document | str, str, str]] = {
         "review",
     ),
     "half a cent": ({"shipping": "4.901"}, "invalid", "shipping"),
+    "sent nowhere": ({"shipping_address": None}, "invalid", "shipping_address"),
 }
 
 
