@@ -42,6 +42,8 @@ LINGER_MS = 100
 """Lines wait for each other: nobody waits for one, and a request costs the broker more than what is in it."""
 PATIENCE = 60.0
 """Seconds without any outcome after which the import gives up (and can be started again)."""
+NAMED = 10
+"""Lines that are named when it gives up."""
 
 
 @dataclass
@@ -155,8 +157,9 @@ class Importer:
                     raise UserError(f"Kafka did not take a line ({self._failed}): start the import again.")
                 if not self._changed.wait(1.0) and time.monotonic() - self._heard > PATIENCE:
                     raise UserError(
-                        f"No outcome for {PATIENCE:g} s, {len(self._waiting)} line(s) wait: is the order processor "
-                        "running? Start the import again when it is."
+                        f"No outcome for {PATIENCE:g} s of line {named(list(self._waiting.values()))}. Is the order "
+                        "processor running (oms status), or are they dead letters (oms dlq list)? Then start the "
+                        "import again."
                     )
 
     def _take(self, batch: Sequence[Received]) -> None:
@@ -200,6 +203,13 @@ def seal(keys: Vault, customer_id: str, address: PastAddress) -> Address:
         postal_code=address.postal_code,
         country=address.country,
     )
+
+
+def named(lines: Sequence[Line]) -> str:
+    """'17 (id 4711), 18 (id 4712) and 3 more'"""
+    some = ", ".join(f"{line.number} (id {line.external_id})" for line in lines[:NAMED])
+    more = len(lines) - NAMED
+    return f"{some} and {more} more" if more > 0 else some
 
 
 def lines_of(path: Path) -> Iterator[bytes]:

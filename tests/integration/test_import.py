@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
+from io import StringIO
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -18,7 +19,10 @@ import pytest
 from confluent_kafka import TopicPartition
 
 from processors.order.history import order_id_of
-from runtime import kafka
+from runtime import imports, kafka
+from runtime.errors import UserError
+from runtime.imports import Importer
+from runtime.settings import Settings
 from sandbox.old_shop import STATUSES, THEN, Document, lines, past
 from schemas.base import Event
 from tests.support.books import assert_balanced
@@ -271,6 +275,20 @@ def test_an_imported_order_can_be_refunded_as_far_as_the_provider_knows_it(shop:
     assert "refund" in order["allowed_actions"]
     solved = stack.done("POST", f"/v1/admin/exceptions/{told['exception_id']}/resolve", {"resolution": "paid in cash"})
     assert solved["status"] == "resolved"
+
+
+def test_lines_without_an_outcome_are_named(broker: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a broker alone: nobody decides them, as nobody decides a dead letter. What came before them is counted."""
+    monkeypatch.setattr(imports, "PATIENCE", 5.0)
+    report = StringIO()
+    importer = Importer(broker, "shop", report)
+    file = lines(past(n, "MUG", "42") for n in range(12))
+    with pytest.raises(UserError) as found:
+        importer.run(iter([b"{", *file.encode().splitlines()]))
+    assert "line 2 (id old-0), 3 (id old-1)" in str(found.value)
+    assert "11 (id old-9) and 2 more" in str(found.value)
+    assert (importer.tally.lines, importer.tally.rejected) == (13, 1)
+    assert json.loads(report.getvalue())["line"] == 1
 
 
 def test_the_books_balance_with_all_that_history(stack: Stack) -> None:
