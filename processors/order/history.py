@@ -265,7 +265,12 @@ class _Steps:
                 if item.item >= len(self._lines):
                     field = f"{where}.items[{i}].item"
                     raise Unfit(field, f"There is no item {item.item}: there are {len(self._lines)}, from 0 on.")
-                units[self._lines[item.item].line_id] = item.quantity
+                line_id = self._lines[item.item].line_id
+                units[line_id] = units.get(line_id, 0) + item.quantity
+                if units[line_id] > left[line_id]:
+                    field = f"{where}.items[{i}].quantity"
+                    detail = f"Of item {item.item} {left[line_id]} units are left, not {units[line_id]}."
+                    raise Unfit(field, detail)
             parcel = units or {line_id: quantity for line_id, quantity in left.items() if quantity > 0}
             skus = {line.line_id: line.sku for line in self._lines}
             lines = tuple(
