@@ -7,6 +7,7 @@ their zone. docs/import.md shows it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
@@ -17,7 +18,7 @@ from processors.order.names import payment_attempt_id, refund_id
 from schemas import commands as c
 from schemas.address import Address
 from schemas.base import Payload
-from schemas.money import CurrencyCode, to_minor
+from schemas.money import CurrencyCode, to_minor, to_text
 from schemas.order import CancellationReason, Line, ShipmentLine, Totals
 
 NAMESPACE = UUID("0b5f0b0e-6c0a-5d0a-9d0a-6a1d1b1c1e1f")
@@ -212,6 +213,25 @@ def _small(minor: int, field: str) -> int:
     return minor
 
 
+@dataclass(frozen=True)
+class _Captured:
+    """The attempt that brought money; there is at most one. Minor units."""
+
+    attempt_id: str
+    amount: int
+    at: datetime
+
+
+@dataclass(frozen=True)
+class _GivenBack:
+    """A refund as it is told, minor units, and its place in the document."""
+
+    at: datetime
+    amount: int
+    told: PastRefund
+    where: str
+
+
 class _Steps:
     """What happened after submission, as commands in the order of their times."""
 
@@ -235,8 +255,7 @@ class _Steps:
         # Stable: what is told first happens first where times are equal.
         return tuple(sorted(self._steps, key=lambda step: step.at))
 
-    def _payments(self) -> str | None:
-        """The id of the attempt that was captured."""
+    def _payments(self) -> _Captured | None:
         captured = None
         for n, payment in enumerate(self._past.payments, start=1):
             attempt_id, where = payment_attempt_id(self._order_id, n), f"payments[{n - 1}]"
@@ -245,10 +264,14 @@ class _Steps:
             if payment.status == "declined":
                 self._add(payment.at, SYSTEM, where, c.FailPayment(attempt_id=attempt_id, code="declined"))
                 continue
-            amount = self._totals.total if payment.amount is None else self._minor(payment.amount, f"{where}.amount")
+            total = self._totals.total
+            amount = total if payment.amount is None else self._minor(payment.amount, f"{where}.amount")
+            if amount < total and self._past.cancelled is None:
+                detail = f"{self._text(amount)} does not pay {self._text(total)}, and the order was not cancelled."
+                raise Unfit(f"{where}.amount", detail)
             confirm = c.ConfirmPayment(attempt_id=attempt_id, amount=amount, provider_ref=payment.reference)
             self._add(payment.at, SYSTEM, where, confirm)
-            captured = attempt_id
+            captured = _Captured(attempt_id, amount, payment.at)
         return captured
 
     def _shipments(self, paid: bool) -> None:
@@ -295,27 +318,54 @@ class _Steps:
                 deliver = c.DeliverShipment(shipment_id=shipment_id)
                 self._add(shipment.delivered_at, SYSTEM, f"{where}.delivered_at", deliver)
 
-    def _end(self, captured: str | None) -> None:
-        if (cancelled := self._past.cancelled) is not None:
-            cancel = c.CancelOrder(reason=cancelled.reason, comment=cancelled.comment)
-            self._add(cancelled.at, STAFF, "cancelled", cancel)
-            if captured is not None:
-                # The cancellation gives everything back; the refunds that are told say when and under which reference.
-                last = max(self._past.refunds, key=lambda refund: refund.at, default=None)
+    def _end(self, captured: _Captured | None) -> None:
+        cancelled, refunds = self._past.cancelled, self._refunds()
+        if refunds and captured is None:
+            raise Unfit(f"{refunds[0].where}.amount", "It gives money back that no payment has brought.")
+        if cancelled is not None:
+            self._cancellation(cancelled, captured, refunds)
+        else:
+            for refund in refunds:
+                self._give(refund, refund.at)
+        if captured is not None:
+            for count, refund in enumerate(refunds, start=1):
                 done = c.CompleteRefund(
-                    refund_id=refund_id(captured, 1), provider_ref=last.reference if last else "imported"
+                    refund_id=refund_id(captured.attempt_id, count), provider_ref=refund.told.reference
                 )
-                self._add(max(cancelled.at, last.at) if last else cancelled.at, SYSTEM, "cancelled", done)
-            return
-        told = sorted(enumerate(self._past.refunds), key=lambda found: found[1].at)
-        for count, (index, refund) in enumerate(told, start=1):
+                self._add(refund.at, SYSTEM, refund.where, done)
+
+    def _refunds(self) -> list[_GivenBack]:
+        """In the order of their times."""
+        refunds = []
+        for index, told in enumerate(self._past.refunds):
             where = f"refunds[{index}]"
-            if captured is None:
-                raise Unfit(where, "It gives money back that no payment has brought.")
-            give = c.RefundOrder(reason=refund.reason, amount=self._minor(refund.amount, f"{where}.amount"))
-            self._add(refund.at, STAFF, where, give)
-            done = c.CompleteRefund(refund_id=refund_id(captured, count), provider_ref=refund.reference)
-            self._add(refund.at, SYSTEM, where, done)
+            refunds.append(_GivenBack(told.at, self._minor(told.amount, f"{where}.amount"), told, where))
+        return sorted(refunds, key=lambda refund: refund.at)
+
+    def _cancellation(self, cancelled: PastCancellation, captured: _Captured | None, refunds: list[_GivenBack]) -> None:
+        """It gives back what was captured: as the refunds tell, which then tell of all of it; without any, at once."""
+        paid, back = captured.amount if captured else 0, sum(refund.amount for refund in refunds)
+        for refund in refunds:
+            if refund.at < cancelled.at:
+                raise Unfit(f"{refund.where}.at", "It was before the cancellation, of which it is to be the refund.")
+        if refunds and back != paid:
+            detail = f"A cancellation gives back what was captured, {self._text(paid)}, not {self._text(back)}."
+            raise Unfit(f"{refunds[-1].where}.amount", detail)
+        # Money that came after the cancellation goes back by itself, in one refund.
+        if captured is not None and captured.at <= cancelled.at:
+            for refund in refunds:
+                self._give(refund, cancelled.at)
+        cancel = c.CancelOrder(reason=cancelled.reason, comment=cancelled.comment)
+        self._add(cancelled.at, STAFF, "cancelled", cancel)
+        if captured is not None and paid > 0 and not refunds:
+            done = c.CompleteRefund(refund_id=refund_id(captured.attempt_id, 1), provider_ref="imported")
+            self._add(max(cancelled.at, captured.at), SYSTEM, "cancelled", done)
+
+    def _give(self, refund: _GivenBack, at: datetime) -> None:
+        self._add(at, STAFF, refund.where, c.RefundOrder(reason=refund.told.reason, amount=refund.amount))
+
+    def _text(self, amount: int) -> str:
+        return f"{to_text(amount, self._past.currency)} {self._past.currency}"
 
     def _add(self, at: Any, actor: str, where: str, payload: Payload) -> None:
         step = c.PastStep(

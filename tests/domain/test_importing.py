@@ -149,6 +149,77 @@ def test_a_cancelled_order_gave_everything_back() -> None:
     assert order.captured == order.refunded == 2870
 
 
+CANCELLED = {"shipments": [], "cancelled": {"at": "2019-03-02T11:00:00Z"}}
+
+
+def test_what_a_cancelled_order_gave_back_is_what_is_told() -> None:
+    order = folded(
+        imported(
+            **CANCELLED,
+            refunds=[
+                {"at": "2019-03-10T00:00:00Z", "amount": "23.70", "reference": "re_2"},
+                {"at": "2019-03-02T11:00:00Z", "amount": "5.00", "reason": "first part", "reference": "re_1"},
+            ],
+        )
+    )
+    assert (order.status, order.captured, order.refunded) == ("CANCELLED", 2870, 2870)
+    assert [(r.amount, r.reason, r.provider_ref, r.status) for r in order.refunds] == [
+        (500, "first part", "re_1", "completed"),
+        (2370, "refund", "re_2", "completed"),
+    ]
+    assert order.updated_at >= datetime(2019, 3, 10, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("refunds", [[], [{"at": "2019-03-12T00:00:00Z", "amount": "28.70"}]])
+def test_what_was_paid_after_the_cancellation_went_back_too(refunds: list[Any]) -> None:
+    late = [{"at": "2019-03-11T00:00:00Z", "status": "captured"}]
+    order = folded(imported(**CANCELLED, payments=late, refunds=refunds))
+    assert (order.status, order.captured, order.refunded) == ("CANCELLED", 2870, 2870)
+    assert [refund.status for refund in order.refunds] == ["completed"]
+
+
+def test_a_cancelled_order_may_have_been_paid_in_part() -> None:
+    order = folded(imported(**CANCELLED, payments=[{**DELIVERED["payments"][0], "amount": "20.00"}]))
+    assert (order.captured, order.refunded) == (2000, 2000)
+
+
+def test_a_cancelled_order_may_have_cost_nothing() -> None:
+    free = {**DELIVERED["items"][0], "unit_price": "0.00", "tax": "0.00"}
+    order = folded(imported(**CANCELLED, items=[free], shipping="0.00", total="0.00"))
+    assert (order.status, order.refunds) == ("CANCELLED", ())
+
+
+LATER = "2019-03-10T00:00:00Z"
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({**CANCELLED, "refunds": [{"at": LATER, "amount": "5.00"}]}, "refunds[0].amount"),
+        ({**CANCELLED, "refunds": [{"at": LATER, "amount": "500.00"}]}, "refunds[0].amount"),
+        (
+            {**CANCELLED, "refunds": [{"at": LATER, "amount": "28.70"}, {"at": LATER, "amount": "28.70"}]},
+            "refunds[1].amount",
+        ),
+        ({**CANCELLED, "refunds": [{"at": LATER, "amount": "28.70"}], "payments": []}, "refunds[0].amount"),
+        ({**CANCELLED, "refunds": [{"at": "2019-03-02T10:59:59Z", "amount": "28.70"}]}, "refunds[0].at"),
+        ({"refunds": [{"at": LATER, "amount": "5.00"}], "payments": [], "shipments": []}, "refunds[0].amount"),
+        ({"payments": [{**DELIVERED["payments"][0], "amount": "28.69"}]}, "payments[0].amount"),
+        ({"payments": [{**DELIVERED["payments"][0], "amount": "28.69"}], "shipments": []}, "payments[0].amount"),
+    ],
+)
+def test_amounts_that_contradict_each_other_are_refused(changes: dict[str, Any], field: str) -> None:
+    with pytest.raises(Unfit) as found:
+        imported(**changes)
+    assert found.value.field == field
+    assert str(found.value)
+
+
+def test_an_order_may_have_been_paid_too_much() -> None:
+    order = folded(imported(payments=[{**DELIVERED["payments"][0], "amount": "30.00"}]))
+    assert (order.status, order.captured) == ("DELIVERED", 3000)
+
+
 def test_split_shipments() -> None:
     order = folded(
         imported(
@@ -203,7 +274,8 @@ def histories(draw: st.DrawFn) -> dict[str, Any]:
         payments.append({"at": at(), "status": "captured", "reference": draw(st.sampled_from(["ch_1", "ch_2"]))})
     paid = {**nothing, "payments": payments}
     if draw(st.integers(0, 4)) == 0:
-        return {**paid, "cancelled": {"at": at()}}
+        told = draw(st.sampled_from([[], ["28.70"], ["8.70", "20.00"]]))
+        return {**paid, "cancelled": {"at": at()}, "refunds": [{"at": at(), "amount": amount} for amount in told]}
     if not payments or payments[-1]["status"] == "declined":
         return paid
     shipments: list[dict[str, Any]] = []
