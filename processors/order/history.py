@@ -252,7 +252,7 @@ class _Steps:
                 review.at, f"customer:{self._past.customer_id}", "review",
                 c.AnswerSurvey(score=review.score, comment=review.comment),
             )  # fmt: skip
-        # Stable: what is told first happens first where times are equal.
+        # Stable: where times are equal, payments come first, then shipments, the end, and the review.
         return tuple(sorted(self._steps, key=lambda step: step.at))
 
     def _payments(self) -> _Captured | None:

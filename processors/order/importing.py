@@ -95,7 +95,7 @@ def in_the_past(policy: Policy) -> Policy:
     """Deadlines of today say nothing about what happened long ago."""
     return policy.model_copy(
         update={
-            "edits": policy.edits.model_copy(update={"modification_window": timedelta(microseconds=1)}),
+            "edits": policy.edits.model_copy(update={"modification_window": timedelta(0)}),
             "payment": policy.payment.model_copy(update={"capture": "on_submission", "max_attempts": 20}),
         }
     )

@@ -236,6 +236,42 @@ def test_split_shipments() -> None:
     )
 
 
+DAY = "2019-03-02T00:00:00Z"
+
+
+@pytest.mark.parametrize(
+    ("changes", "status"),
+    [
+        ({"shipments": [{"shipped_at": DAY, "delivered_at": DAY}]}, "DELIVERED"),
+        (
+            {
+                "shipments": [
+                    {"shipped_at": DAY, "items": [{"item": 0, "quantity": 1}]},
+                    {"shipped_at": DAY, "delivered_at": DAY},
+                ]
+            },
+            "SHIPPED",
+        ),
+        ({"shipments": [], "cancelled": {"at": DAY}}, "CANCELLED"),
+        (
+            {
+                "shipments": [{"shipped_at": DAY, "delivered_at": DAY}],
+                "refunds": [{"at": DAY, "amount": amount} for amount in ("5.00", "23.70")],
+                "review": {"at": DAY, "score": 1},
+            },
+            "REFUNDED",
+        ),
+    ],
+)
+def test_all_of_it_may_have_happened_at_one_time(changes: dict[str, Any], status: str) -> None:
+    """Other systems have times to the second or to the day."""
+    payments = [{"at": DAY, "status": "declined"}, {"at": DAY, "status": "captured"}]
+    story = imported(created_at=DAY, submitted_at=DAY, payments=payments, **changes)
+    assert folded(story).status == status
+    assert isinstance(story, list)
+    assert {past.at for past in story[:-1]} == {datetime(2019, 3, 2, tzinfo=UTC)}
+
+
 def test_an_item_that_a_shipment_names_twice_is_in_it_twice() -> None:
     twice: dict[str, Any] = {
         "shipped_at": "2019-03-03T10:00:00Z",
