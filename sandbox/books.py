@@ -125,7 +125,7 @@ def _given_back(orders: list[Order], ledger: list[dict[str, Any]]) -> Check:
     for order in orders:
         back: Counter[str] = Counter()
         for refund in order.refunds:
-            back[refund.attempt_id] += refund.amount if refund.status != "failed" else 0
+            back[refund.attempt_id] += refund.amount if refund.counts else 0
             if refund.status == "completed":
                 here[refund.attempt_id, refund.amount, order.currency] += 1
             else:
@@ -167,7 +167,7 @@ def _waits_for_capture(order: Order) -> bool:
 
 def _price(order: Order) -> int:
     units = sum(_share(line.paid, line.cancelled, line.quantity) for line in order.lines)
-    goodwill = sum(refund.amount for refund in order.refunds if refund.kept and refund.status != "failed")
+    goodwill = sum(refund.amount for refund in order.refunds if refund.kept and refund.counts)
     return order.totals.total - units - goodwill
 
 

@@ -195,10 +195,18 @@ class CompleteRefund(Payload, family="order.commands"):
 
 
 class FailRefund(Payload, family="order.commands"):
-    """The provider refused a refund for good; it may be retried from the exception queue."""
+    """The provider refused a refund; it may be retried from the exception queue, or given up (AbandonRefund)."""
 
     refund_id: str
     code: str
+
+
+class AbandonRefund(Payload, family="order.commands"):
+    """Staff gives a failed refund up: nothing of it was given, or all of it was `paid_elsewhere` (by bank transfer)."""
+
+    refund_id: str
+    paid_elsewhere: bool = False
+    comment: str | None = None
 
 
 class ConfirmCapture(Payload, family="order.commands"):

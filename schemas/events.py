@@ -481,6 +481,16 @@ class OrderRefundFailed(Payload, family="order.events"):
     code: str
 
 
+class OrderRefundAbandoned(Payload, family="order.events"):
+    """Staff gave a refund up that had failed. With `paid_elsewhere` the customer has the amount, though not by the
+    payment provider; without, it was not given back."""
+
+    refund_id: str
+    amount: Minor
+    paid_elsewhere: bool = False
+    comment: str | None = None
+
+
 class OrderSurveyAnswered(Payload, family="order.events"):
     """The customer said how it was: 1 (bad) to 5 (good)."""
 

@@ -174,12 +174,13 @@ class RefundItem(Model):
 
 
 class Refund(Model):
-    """`items` and `shipping` say what it is for; they may be less than `amount` (goodwill)."""
+    """`items` and `shipping` say what it is for; they may be less than `amount` (goodwill).
+    status: initiated | completed | failed (it may be tried again) | abandoned | paid_elsewhere (not by provider)."""
 
     refund_id: str
     attempt_id: str
     amount: Minor
-    status: str  # initiated | completed | failed
+    status: str
     reason: str
     provider_ref: str | None = None
     rma: str | None = None
@@ -188,6 +189,21 @@ class Refund(Model):
     kept: bool = Field(default=False, description="the units in `items` stay with the customer")
     initiated_at: Instant | None = None
     completed_at: Instant | None = None
+
+    @property
+    def given(self) -> bool:
+        """The customer has the money."""
+        return self.status in ("completed", "paid_elsewhere")
+
+    @property
+    def counts(self) -> bool:
+        """The customer has the money, or it is on its way: nothing else may give it back once more."""
+        return self.given or self.status == "initiated"
+
+    @property
+    def over(self) -> bool:
+        """Nobody is to do anything about it any more."""
+        return self.given or self.status == "abandoned"
 
 
 class Cancellation(Model):
@@ -374,7 +390,7 @@ class Order(Model):
     @property
     def refunded(self) -> int:
         """Refunds under way count: what they take can't be given back again."""
-        return sum(r.amount for r in self.refunds if r.status != "failed")
+        return sum(r.amount for r in self.refunds if r.counts)
 
     def line(self, line_id: str) -> Line | None:
         return next((line for line in self.lines if line.line_id == line_id), None)

@@ -18,12 +18,14 @@ from starlette.responses import Response
 
 from gateway import cursor as cursors
 from gateway import times
+from gateway.asking import accepted, ask
 from gateway.call import Call, StaffCall, reply
 from gateway.documents import instant
 from gateway.models import Body, Words
-from gateway.problems import Problem, not_found
+from gateway.problems import Problem, not_found, rejected
 from schemas.base import Event, Message, Payload
 from schemas.codec import decode
+from schemas.commands import AbandonRefund
 from schemas.operations import ExceptionResolved, ExceptionRetried
 
 router = APIRouter(prefix="/v1/admin/exceptions", tags=["exceptions"])
@@ -32,7 +34,10 @@ TOPIC = "exceptions"
 
 
 class Resolution(Body):
+    """`paid_elsewhere` (of a `refund_failed` only): the customer has the money all the same, by bank transfer or so."""
+
     resolution: Words
+    paid_elsewhere: bool = False
 
 
 @router.get("")
@@ -105,11 +110,32 @@ async def retry(call: StaffCall, exception_id: str) -> Response:
 
 @router.post("/{exception_id}/resolve")
 async def resolve(call: StaffCall, exception_id: str, body: Resolution) -> Response:
-    """Somebody settled it; `resolution` says how."""
+    """Somebody settled it; `resolution` says how. A failed refund is given up with it: the order goes on without."""
     row = await _find(call, exception_id)
     _need_open(row)
+    if row["kind"] == "refund_failed":
+        pending = await _abandon_refund(call, row, body)
+        if pending is not None:
+            return pending
+    elif body.paid_elsewhere:
+        detail = f"Only a failed refund can be paid elsewhere; this is a {row['kind']}."
+        raise Problem("not-a-refund", HTTPStatus.UNPROCESSABLE_ENTITY, detail, field="paid_elsewhere")
     await _tell(call, row, ExceptionResolved(exception_id=exception_id, resolution=body.resolution))
     return reply({"exception_id": exception_id, "status": "resolved", "resolution": body.resolution})
+
+
+async def _abandon_refund(call: Call, row: dict[str, Any], body: Resolution) -> Response | None:
+    """None once the order has given the refund up; 202 when it has not said so in time: the exception stays open."""
+    data = AbandonRefund(
+        refund_id=row["facts"]["refund_id"], paid_elsewhere=body.paid_elsewhere, comment=body.resolution
+    )
+    command_id = call.command_id()
+    outcome = await ask(call, row["order_id"], command_id, data, dry_run=False)
+    if outcome is None:
+        return accepted(row["order_id"], command_id)
+    if outcome.rejection is not None:
+        raise rejected(outcome.rejection)
+    return None
 
 
 async def _find(call: Call, exception_id: str) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def _kept(order: Order) -> int:
 
 def _given_back(order: Order) -> int:
     """For units that will not come, or for an edit; not out of goodwill, and not for what came and was returned."""
-    return sum(r.amount for r in order.refunds if not r.kept and r.rma is None and r.status != "failed")
+    return sum(r.amount for r in order.refunds if not r.kept and r.rma is None and r.counts)
 
 
 def _due(order: Order, leaving: Sequence[ShipmentLine]) -> int:

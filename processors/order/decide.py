@@ -126,6 +126,8 @@ def decide(order: Order | None, command: Command[Any], policy: Policy) -> Decisi
             return refunding.complete_refund(order, refunded)
         case c.FailRefund() as unrefunded:
             return refunding.fail_refund(order, unrefunded)
+        case c.AbandonRefund() as abandoned:
+            return refunding.abandon_refund(order, abandoned)
         case c.AnswerSurvey() as answer:
             return impossible(order, "survey") or returning.answer_survey(order, answer, command.actor)
         case other:

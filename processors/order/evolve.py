@@ -107,6 +107,8 @@ def _changes(order: Order, event: Event[Any]) -> dict[str, Any]:
             return _refund_completed(order, completed)
         case e.OrderRefundFailed(refund_id=refund_id):
             return _refund_failed(order, refund_id)
+        case e.OrderRefundAbandoned() as abandoned:
+            return _refund_abandoned(order, abandoned)
         case e.OrderReturnRequested(rma=rma, items=items, comment=comment):
             wish = Return(rma=rma, status="requested", items=items, requested_at=event.occurred_at, comment=comment)
             return _with_status(order, {"returns": (*order.returns, wish)})
@@ -173,14 +175,25 @@ def _refund_initiated(order: Order, event: e.OrderRefundInitiated) -> dict[str, 
 
 
 def _refund_completed(order: Order, event: e.OrderRefundCompleted) -> dict[str, Any]:
-    """A refund that had failed takes its money again: it was retried. The last refund of a return closes that."""
+    """A refund that had failed takes its money again: it was retried."""
     refund = next(r for r in order.refunds if r.refund_id == event.refund_id)
-    refunds = _with_refund(order, event.refund_id, {"status": "completed", "provider_ref": event.provider_ref})
+    return _refund_over(order, refund, {"status": "completed", "provider_ref": event.provider_ref})
+
+
+def _refund_abandoned(order: Order, event: e.OrderRefundAbandoned) -> dict[str, Any]:
+    refund = next(r for r in order.refunds if r.refund_id == event.refund_id)
+    return _refund_over(order, refund, {"status": "paid_elsewhere" if event.paid_elsewhere else "abandoned"})
+
+
+def _refund_over(order: Order, refund: Refund, update: dict[str, Any]) -> dict[str, Any]:
+    """The last refund of a return closes that."""
+    refunds = _with_refund(order, refund.refund_id, update)
+    after = next(r for r in refunds if r.refund_id == refund.refund_id)
     payments = order.payments
-    if refund.status == "failed":
+    if after.counts and not refund.counts:
         payments = _refunded_more(payments, refund.attempt_id, refund.amount)
     returns = order.returns
-    if refund.rma is not None and all(r.status == "completed" for r in refunds if r.rma == refund.rma):
+    if refund.rma is not None and all(r.over for r in refunds if r.rma == refund.rma):
         returns = tuple(r.model_copy(update={"status": "closed"}) if r.rma == refund.rma else r for r in returns)
     return _with_status(order, {"refunds": refunds, "payments": payments, "returns": returns})
 
@@ -215,15 +228,15 @@ def _with_status(order: Order, changes: dict[str, Any], asked: bool = False) -> 
     if order.status not in (OrderStatus.DELIVERED, OrderStatus.REFUND_REQUESTED):
         return changes
     after = order.model_copy(update=changes)
-    given = sum(r.amount for r in after.refunds if r.status == "completed")
+    given = sum(r.amount for r in after.refunds if r.given)
     if asked or any(r.open for r in after.returns):
         status = OrderStatus.REFUND_REQUESTED
     elif order.status == OrderStatus.DELIVERED:
         status = OrderStatus.DELIVERED  # refunds from before the delivery come to their end
     elif after.captured and given >= after.captured:
         status = OrderStatus.REFUNDED
-    elif any(r.status != "completed" for r in after.refunds):
-        status = OrderStatus.REFUND_REQUESTED  # a failed one too: it is to be retried
+    elif not all(r.over for r in after.refunds):
+        status = OrderStatus.REFUND_REQUESTED  # a failed one too: it is to be tried again, or given up
     else:
         status = OrderStatus.DELIVERED
     return {**changes, "status": status}

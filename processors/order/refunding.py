@@ -54,7 +54,7 @@ def given_back(order: Order, line: Line) -> int:
 def shipping_left(order: Order) -> int:
     """What of shipping and its tax was not given back yet (minor units)."""
     paid = order.totals.shipping + order.totals.shipping_tax
-    return paid - sum(r.shipping for r in order.refunds if r.status != "failed")
+    return paid - sum(r.shipping for r in order.refunds if r.counts)
 
 
 def left(order: Order) -> int:
@@ -158,6 +158,35 @@ def fail_refund(order: Order, fail: c.FailRefund) -> Decision:
     return [e.OrderRefundFailed(refund_id=fail.refund_id, amount=refund.amount, code=fail.code)]
 
 
+def abandon_refund(order: Order, abandon: c.AbandonRefund) -> Decision:
+    """Only of one that failed: what is under way may still be paid, and would be given twice. One that is over needs no
+    giving up; that an abandoned one was paid elsewhere may be told later."""
+    refund = _find(order, abandon.refund_id)
+    if isinstance(refund, Rejection):
+        return refund
+    if refund.over and (refund.status == "paid_elsewhere" or not abandon.paid_elsewhere):
+        return []
+    if refund.status not in ("failed", "abandoned"):
+        return Rejection(
+            type="refund-not-failed",
+            detail=f"Only a refund that failed can be given up; this one is {refund.status.replace('_', ' ')}.",
+            extra={"refund_status": refund.status},
+        )
+    paid = refund.amount if abandon.paid_elsewhere else 0
+    if paid > left(order):
+        rest = f"{to_text(left(order), order.currency)} {order.currency}"
+        detail = f"{to_text(paid, order.currency)} {order.currency} is more than what was not given back yet: {rest}."
+        return Rejection(type="refund-too-high", detail=detail, extra={"left": rest})
+    return [
+        e.OrderRefundAbandoned(
+            refund_id=refund.refund_id,
+            amount=refund.amount,
+            paid_elsewhere=abandon.paid_elsewhere,
+            comment=abandon.comment,
+        )
+    ]
+
+
 def _find(order: Order, wanted: str) -> Refund | Rejection:
     found = next((r for r in order.refunds if r.refund_id == wanted), None)
     return found or Rejection(type="unknown-refund", detail=f"The order has no refund {wanted}.")
@@ -171,7 +200,7 @@ def _unpaid(order: Order, line: Line) -> tuple[int, int]:
 
 def _kept(order: Order, line: Line) -> list[RefundItem]:
     """What staff gave back for units of a line that stayed."""
-    refunds = [r for r in order.refunds if r.kept and r.status != "failed"]
+    refunds = [r for r in order.refunds if r.kept and r.counts]
     return [item for r in refunds for item in r.items if item.line_id == line.line_id]
 
 

@@ -48,7 +48,7 @@ def _payment(before: Payment | None, after: Payment, at: Instant) -> Payment:
 def _refund(before: Refund | None, after: Refund, at: Instant) -> Refund:
     if before is None:
         return after.model_copy(update={"initiated_at": at})
-    if before.status != "completed" and after.status == "completed":
+    if after.given and not before.given:
         return after.model_copy(update={"completed_at": at})
     return after
 

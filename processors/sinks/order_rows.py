@@ -210,7 +210,7 @@ def summary_rows(state: State, appended_at: int) -> list[SummaryRow]:
             totals.shipping,
             totals.total,
             order.captured,
-            sum(r.amount for r in order.refunds if r.status == "completed"),
+            sum(r.amount for r in order.refunds if r.given),
             sum(line.quantity for line in order.lines),
             sum(line.quantity - line.delivered if cancelled else line.cancelled for line in order.lines),
             sum(line.returned for line in order.lines),

@@ -234,6 +234,97 @@ def test_the_next_refund_after_a_failed_one_has_another_id() -> None:
     assert [r.refund_id for r in initiated(told)] == [names.refund_id(ATTEMPT, 1), names.refund_id(ATTEMPT, 2)]
 
 
+def failed(amount: int) -> tuple[Story, str]:
+    """A delivered order with a refund of this amount that failed, and its id."""
+    told = story().given(c.RefundOrder(reason="sorry", amount=amount))
+    refund = initiated(told)[0].refund_id
+    return told.given(c.FailRefund(refund_id=refund, code="closed_account")), refund
+
+
+def abandon(refund: str, paid_elsewhere: bool = False) -> c.AbandonRefund:
+    return c.AbandonRefund(refund_id=refund, paid_elsewhere=paid_elsewhere, comment="paid to the new card")
+
+
+def test_a_failed_refund_that_another_one_made_up_for_is_given_up() -> None:
+    told, refund = failed(500)
+    told.given(c.RefundOrder(reason="sorry", amount=500))
+    told.given(complete(initiated(told)[1]))
+    assert told.now.status == "REFUND_REQUESTED"
+    told.when(abandon(refund), actor="staff:eve").then("OrderRefundAbandoned")
+    assert [r.status for r in told.now.refunds] == ["abandoned", "completed"]
+    assert told.now.status == "DELIVERED"
+    assert money(told.now) == (500, 500)
+    told.when(abandon(refund)).then()
+    told.when(c.FailRefund(refund_id=refund, code="late")).then()
+    told.given(c.RefundOrder(reason="sorry", amount=1083))
+    told.given(complete(initiated(told)[2]))
+    assert (told.now.status, left(told.now)) == ("REFUNDED", 0)
+
+
+def test_units_of_a_refund_that_was_given_up_can_be_refunded_again() -> None:
+    units = c.RefundOrder(reason="r", items=(c.ItemQuantity(line_id="L1", quantity=3),), shipping=True)
+    told = story().given(units)
+    refund = initiated(told)[0].refund_id
+    told.given(c.FailRefund(refund_id=refund, code="closed_account"), abandon(refund), units)
+    assert initiated(told)[1].amount == 1583
+
+
+def test_what_was_paid_elsewhere_is_given_and_never_given_again() -> None:
+    units = c.RefundOrder(reason="r", items=(c.ItemQuantity(line_id="L1", quantity=3),), shipping=True)
+    told = story().given(units)
+    refund = initiated(told)[0].refund_id
+    told.given(c.FailRefund(refund_id=refund, code="closed_account"))
+    told.when(abandon(refund, paid_elsewhere=True), actor="staff:eve").then("OrderRefundAbandoned")
+    assert (told.now.status, told.now.refunds[0].status) == ("REFUNDED", "paid_elsewhere")
+    assert told.now.refunds[0].completed_at is not None
+    assert money(told.now) == (1583, 1583)
+    assert line_due(told.now, told.now.lines[0], 3).amount == 0
+    assert refund_everything(told.now, "cancelled") == []
+    told.when(abandon(refund, paid_elsewhere=True)).then()
+    told.when(abandon(refund)).then()
+    told.when(c.CompleteRefund(refund_id=refund, provider_ref="re")).then("OrderRefundCompleted")
+    assert money(told.now) == (1583, 1583), "counted once"
+
+
+def test_a_part_that_was_paid_elsewhere_leaves_the_rest() -> None:
+    told, refund = failed(500)
+    told.given(abandon(refund, paid_elsewhere=True))
+    assert (told.now.status, left(told.now)) == ("DELIVERED", 1083)
+
+
+def test_that_a_given_up_refund_was_paid_elsewhere_can_be_told_later() -> None:
+    told, refund = failed(500)
+    told.given(abandon(refund)).when(abandon(refund, paid_elsewhere=True)).then("OrderRefundAbandoned")
+    assert money(told.now) == (500, 500)
+
+
+def test_not_more_is_paid_elsewhere_than_was_left() -> None:
+    told, refund = failed(1000)
+    told.given(c.RefundOrder(reason="sorry", amount=1000))
+    told.when(abandon(refund, paid_elsewhere=True)).refused("refund-too-high")
+    assert told.refusal is not None
+    assert told.refusal.extra == {"left": "5.83 EUR"}
+
+
+def test_a_refund_that_is_under_way_or_done_is_not_given_up() -> None:
+    told = story().given(c.RefundOrder(reason="sorry", amount=500))
+    (refund,) = initiated(told)
+    told.when(abandon(refund.refund_id)).refused("refund-not-failed")
+    told.given(complete(refund))
+    told.when(abandon(refund.refund_id)).then()
+    told.when(abandon(refund.refund_id, paid_elsewhere=True)).refused("refund-not-failed")
+    told.when(abandon("x")).refused("unknown-refund")
+
+
+def test_a_refund_that_was_given_up_and_came_all_the_same_counts() -> None:
+    """Somebody had tried it again just before."""
+    told, refund = failed(1583)
+    told.given(abandon(refund))
+    assert (told.now.status, money(told.now)) == ("DELIVERED", (0, 0))
+    told.when(c.CompleteRefund(refund_id=refund, provider_ref="re")).then("OrderRefundCompleted")
+    assert money(told.now) == (1583, 1583)
+
+
 def test_refunds_after_the_end_complete_and_change_no_status() -> None:
     for status in ("CANCELLED", "REFUNDED"):
         going = Refund(refund_id="x", attempt_id=ATTEMPT, amount=10, status="initiated", reason="cancelled")

@@ -172,6 +172,19 @@ def test_a_failed_refund_keeps_the_return_open_until_it_is_retried() -> None:
     assert (told.now.status, told.now.returns[0].status) == ("DELIVERED", "closed")
 
 
+@pytest.mark.parametrize("paid_elsewhere", [False, True])
+def test_a_failed_refund_that_is_given_up_closes_its_return(paid_elsewhere: bool) -> None:
+    told = received(story()).given(inspect())
+    refund = refunds(told)[0]
+    told.given(c.FailRefund(refund_id=refund.refund_id, code="closed_account"))
+    told.given(c.RefundOrder(reason="return", amount=100))
+    told.given(c.CompleteRefund(refund_id=told.now.refunds[-1].refund_id, provider_ref="re"))
+    assert (told.now.status, told.now.returns[0].status) == ("REFUND_REQUESTED", "inspected")
+    told.given(c.AbandonRefund(refund_id=refund.refund_id, paid_elsewhere=paid_elsewhere), actor="staff:eve")
+    assert (told.now.status, told.now.returns[0].status) == ("DELIVERED", "closed")
+    assert told.now.refunded == 100 + paid_elsewhere * refund.amount
+
+
 def test_a_return_paid_from_two_payments_is_closed_by_the_second_refund() -> None:
     payments = tuple(Payment(attempt_id=f"a{n}", amount=792, status="captured") for n in (1, 2))
     told = received(story(delivered(payments=payments)), wish(quantity=3)).given(inspect())

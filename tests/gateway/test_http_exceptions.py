@@ -97,6 +97,8 @@ def test_a_resolution_is_kept_with_who_said_it(shop: Shop) -> None:
     one = opened(shop)
     path = f"{PATH}/{one['exception_id']}"
     problem(shop.call("POST", f"{path}/resolve", {}, as_="staff"), 422, "invalid-request", "resolution")
+    elsewhere = {"resolution": "x", "paid_elsewhere": True}
+    problem(shop.call("POST", f"{path}/resolve", elsewhere, as_="staff"), 422, "not-a-refund", "paid_elsewhere")
     done = shop.call("POST", f"{path}/resolve", {"resolution": "paid by transfer"}, as_="staff")
     assert done.status_code == 200, done.text
     found = until(shop, one["exception_id"], lambda found: found["status"] == "resolved")

@@ -273,8 +273,15 @@ def test_an_imported_order_can_be_refunded_as_far_as_the_provider_knows_it(shop:
     order = stack.order(order_id)
     assert order["payments"][0]["refunded"] == {"amount": "0.00", "currency": "EUR"}
     assert "refund" in order["allowed_actions"]
-    solved = stack.done("POST", f"/v1/admin/exceptions/{told['exception_id']}/resolve", {"resolution": "paid in cash"})
+    assert order["status"] == "REFUND_REQUESTED"
+    words = {"resolution": "paid in cash", "paid_elsewhere": True}
+    solved = stack.done("POST", f"/v1/admin/exceptions/{told['exception_id']}/resolve", words)
     assert solved["status"] == "resolved"
+    settled = lambda: stack.order(order_id)["status"] == "DELIVERED"  # noqa: E731
+    stack.until(settled, "the order goes on without the refund")
+    order = stack.order(order_id)
+    assert [refund["status"] for refund in order["refunds"]] == ["paid_elsewhere"]
+    assert order["payments"][0]["refunded"] == {"amount": "5.00", "currency": "EUR"}
 
 
 def test_lines_without_an_outcome_are_named(broker: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -221,7 +221,7 @@ def _assert_kept(order: Order, kept: int) -> None:
     """The price of what the customer has, to the cent. Less was taken where only a part was shipped of an authorized
     order; of one with returns the condition of the goods decides."""
     cancelled = sum(share(line.paid, 0, line.cancelled, line.quantity) for line in order.lines)
-    goodwill = sum(refund.amount for refund in order.refunds if refund.kept and refund.status != "failed")
+    goodwill = sum(refund.amount for refund in order.refunds if refund.kept and refund.counts)
     price = order.totals.total - cancelled - goodwill
     part = any(payment.status == "authorized" or payment.capturing for payment in order.payments)
     if part or any(line.returned for line in order.lines):

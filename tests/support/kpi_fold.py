@@ -337,7 +337,7 @@ def _value(orders: list[Order]) -> Figures:
 
 def _revenue(orders: list[Order]) -> Figures:
     taken = sum(o.captured for o in orders)
-    back = sum(r.amount for o in orders for r in o.refunds if r.status == "completed")
+    back = sum(r.amount for o in orders for r in o.refunds if r.given)
     money = _money(orders[0].currency)
     return {"orders": len(orders), "captured": money(taken), "refunded": money(back), "net": money(taken - back)}
 

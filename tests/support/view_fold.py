@@ -254,7 +254,7 @@ class Fold:
             "promised_delivery": _day(order.promised_delivery),
             "estimated_delivery": _day(order.estimated_delivery),
             "captured": order.captured,
-            "refunded": sum(refund.amount for refund in order.refunds if refund.status == "completed"),
+            "refunded": sum(refund.amount for refund in order.refunds if refund.given),
             "units": sum(line.quantity for line in order.lines),
             "cancelled_units": sum(x.quantity - x.delivered if cancelled else x.cancelled for x in order.lines),
             "returned_units": sum(line.returned for line in order.lines),
