@@ -224,7 +224,8 @@ def _with_return(order: Order, rma: str, changes: dict[str, Any]) -> dict[str, A
 def _with_status(order: Order, changes: dict[str, Any], asked: bool = False) -> dict[str, Any]:
     """The changes, and the status that follows from them: a delivered order is REFUND_REQUESTED from when somebody
     `asked` for money until no return is open and no refund under way; then it is REFUNDED when all that was taken has
-    been given back, else DELIVERED again."""
+    been given back, else DELIVERED again. Nobody asks for what was given back before the delivery: that leaves an order
+    DELIVERED, for there is no way from SHIPPED to REFUNDED (decision 0016)."""
     if order.status not in (OrderStatus.DELIVERED, OrderStatus.REFUND_REQUESTED):
         return changes
     after = order.model_copy(update=changes)

@@ -11,8 +11,10 @@ from processors.order.refunding import given_back, left, line_due, refund_everyt
 from schemas import commands as c
 from schemas import events as e
 from schemas.order import Order, Payment, Refund, RefundItem
+from tests.domain.order_lives import OVER, paid, processing, ship
 from tests.domain.order_story import Story
 from tests.support.delivered import ATTEMPT, delivered, delivered_line, story
+from tests.support.examples import line
 
 LINES = (delivered_line("L1", 3, 1000), delivered_line("L2", 2, 701))  # + 583 shipping = 2284
 
@@ -150,6 +152,34 @@ def test_before_delivery_a_refund_changes_no_status(status: str) -> None:
     told = story(delivered(status=status)).given(c.RefundOrder(reason="late", amount=1583))
     told.given(complete(initiated(told)[0]))
     assert told.now.status == status
+
+
+def shipped() -> Story:
+    return ship(processing(paid(line("MUG", 1))), "S1", L1=1)
+
+
+ARRIVES = c.DeliverShipment(shipment_id="S1")
+
+
+@pytest.mark.parametrize("completed_first", [True, False])
+def test_an_order_that_was_refunded_on_its_way_is_delivered_all_the_same(completed_first: bool) -> None:
+    told = shipped()
+    told.given(c.RefundOrder(reason="late", amount=told.now.captured), at=OVER)
+    steps = [complete(initiated(told)[0]), ARRIVES]
+    told.given(*(steps if completed_first else reversed(steps)), at=OVER)
+    assert told.now.refunded == told.now.captured
+    assert told.now.status == "DELIVERED"
+    assert [stay.status for stay in told.now.history][-2:] == ["SHIPPED", "DELIVERED"]
+
+
+def test_what_was_given_back_on_the_way_counts_for_what_is_asked_for_later() -> None:
+    told = shipped()
+    told.given(c.RefundOrder(reason="late", amount=100), at=OVER)
+    told.given(complete(initiated(told)[0]), ARRIVES, at=OVER)
+    told.given(c.RefundOrder(reason="broken", amount=told.now.captured - 100), at=OVER)
+    assert told.now.status == "REFUND_REQUESTED"
+    told.given(complete(initiated(told)[1]), at=OVER)
+    assert told.now.status == "REFUNDED"
 
 
 def test_more_than_is_left_is_refused_and_says_what_is_left() -> None:
