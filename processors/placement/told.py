@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import timedelta
 from typing import Any
 
 from processors.placement.model import Attempt, Need, PendingEdit, Placement, Score, Timer, Transfer, Use
@@ -176,10 +177,12 @@ def _payment_confirmed(
 
 
 def _renewal(attempt_id: str, expires_at: Instant | None, at: Instant, policy: Policy) -> tuple[Timer, ...]:
-    """Reserved money is reserved anew before that expires."""
+    """Reserved money is reserved anew before that expires; not before half of its time is over, or the renewals of short
+    authorizations would never stop."""
     if expires_at is None:
         return ()
-    due_at = max(at, expires_at - policy.payment.renew_before)
+    left = max(expires_at - at, timedelta(0))
+    due_at = max(at + left / 2, expires_at - policy.payment.renew_before)
     return (Timer(kind="authorization_renewal", due_at=due_at, generation=attempt_id),)
 
 

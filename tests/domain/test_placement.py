@@ -465,7 +465,7 @@ def test_the_question_that_a_person_may_ask_again_sets_off_no_others() -> None:
     story.hears(unknown(asked=POLICY.payment.ask_times)).sends()
 
 
-EXPIRES = T0 + POLICY.payment.renew_before + (at(500) - T0)
+EXPIRES = T0 + 3 * POLICY.payment.renew_before
 AUTHORIZED = p.PaymentAuthorized(
     attempt_id=ATTEMPT, amount=600, currency="EUR", provider_ref="au_1", expires_at=EXPIRES
 )
@@ -485,7 +485,7 @@ def test_an_authorization_is_renewed_in_time_and_the_old_one_voided() -> None:
     story = authorized().sends(CancelTimer, SetTimer)
     renewal = story.one(SetTimer)
     assert (renewal.kind, renewal.due_at, renewal.args) == (
-        "authorization_renewal", at(500), {"attempt_id": ATTEMPT},
+        "authorization_renewal", EXPIRES - POLICY.payment.renew_before, {"attempt_id": ATTEMPT},
     )  # fmt: skip
     again = AGAIN.model_copy(update={"authorize": True, "purpose": "renewal"})
     story.hears(again).sends(p.AuthorizePayment)
@@ -498,6 +498,17 @@ def test_an_authorization_is_renewed_in_time_and_the_old_one_voided() -> None:
     story.hears(e.OrderPaymentVoidRequested(attempt_id=ATTEMPT)).sends(p.VoidPayment, CancelTimer)
     story.hears(p.PaymentVoided(attempt_id=ATTEMPT)).sends(c.ConfirmVoid)
     story.hears(p.PaymentVoided(attempt_id=ATTEMPT)).sends()
+
+
+@pytest.mark.parametrize(
+    ("hours", "due_hours"), [(12, 6), (24, 12), (36, 18), (48, 24), (72, 48), (0, 0), (-1, 0)]
+)  # hours until it expires
+def test_a_short_authorization_is_renewed_when_half_of_it_is_over(hours: int, due_hours: int) -> None:
+    story = Story().hears(submitted("MUG"), REQUESTED.model_copy(update={"authorize": True}), held("L1"))
+    expires = {"authorized": True, "expires_at": at(hours * 3600)}
+    story.hears(AUTHORIZED.model_copy(update={"expires_at": at(hours * 3600)}))
+    story.hears(CONFIRMED.model_copy(update=expires))
+    assert story.one(SetTimer).due_at == at(due_hours * 3600)
 
 
 def test_a_renewal_that_is_declined_goes_to_a_person_because_the_old_one_lapses() -> None:

@@ -13,6 +13,7 @@ from schemas import commands as c
 from schemas import events as e
 from schemas.base import Command, Payload
 from schemas.order import Order, ShipmentLine
+from tests.simulation import bank
 from tests.simulation.bank import Charge
 from tests.simulation.shop import STAFF, books_agree, events, open_exceptions, policy, promotion, retry, used
 from tests.simulation.test_placing import SEEDS, adjust, exceptions, order, order_id, send, stock
@@ -321,6 +322,17 @@ def test_an_authorization_is_renewed_before_it_expires_again_and_again(tmp_path:
     internal(world, 1, c.BeginFulfilment(due_at=world.now))
     parcel(world, 1, "s1", MUG=3, LAMP=1)
     assert order(world, 1).captured == found.totals.total
+    assert open_exceptions(world) == {}
+
+
+def test_short_authorizations_are_renewed_a_few_times_a_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bank, "AUTHORIZED_FOR", timedelta(hours=12))
+    world = authorized(1, tmp_path)
+    for _ in range(24):
+        world.pass_time(3600)
+    statuses = [p.status for p in order(world, 1).payments]
+    assert 3 <= len(statuses) <= 5, "every six hours"
+    assert statuses == ["voided"] * (len(statuses) - 1) + ["authorized"]
     assert open_exceptions(world) == {}
 
 
