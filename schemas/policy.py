@@ -59,7 +59,8 @@ class PaymentRules(Rules):
     max_attempts: int = Field(default=1, ge=1, le=20, description="declined so often, the order is cancelled")
     capture: Literal["on_submission", "on_shipment"] = "on_submission"
     renew_before: Duration = Field(
-        default=timedelta(days=1), description="an authorization is renewed so long before it expires, at half its time at the earliest"
+        default=timedelta(days=1),
+        description="an authorization is renewed so long before it expires, at half its time at the earliest",
     )
     feed: bool = Field(
         default=False,

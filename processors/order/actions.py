@@ -20,15 +20,17 @@ POSSIBLE: dict[str, frozenset[str]] = {
     "refund": frozenset({S.PAYMENT_CONFIRMED, S.PROCESSING, S.SHIPPED, S.DELIVERED, S.REFUND_REQUESTED}),
 }
 BY_STAFF = frozenset({"hold", "release", "refund"})
+BY_CUSTOMER = frozenset({"survey"})
 
 
 def allowed_actions(order: Order, staff: bool = False) -> tuple[str, ...]:
     """The actions that would be accepted now, in a stable order, as far as the order alone tells: what depends on
     policy or on the time (the modification window, the return window) is not looked at."""
+    others = BY_CUSTOMER if staff else BY_STAFF
     return tuple(
         action
         for action, statuses in POSSIBLE.items()
-        if order.status in statuses and (staff or action not in BY_STAFF) and _ready(order, action, staff)
+        if order.status in statuses and action not in others and _ready(order, action, staff)
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from processors.order import fulfilling, refunding
-from processors.order.checks import Decision, cannot, edit_pending, impossible
+from processors.order.checks import Decision, edit_pending, impossible, not_now
 from schemas import commands as c
 from schemas import events as e
 from schemas.base import Payload
@@ -16,13 +16,13 @@ BY_UNIT = frozenset({OrderStatus.PAYMENT_CONFIRMED, OrderStatus.PROCESSING})
 
 
 def cancel_order(order: Order, cancel: c.CancelOrder, actor: str) -> Decision:
-    if problem := _reason_problem(cancel.reason, actor) or impossible(order, "cancel"):
+    if problem := _reason_problem(cancel.reason, actor) or impossible(order, "cancel", actor):
         return problem
     if cancel.items:
-        return _cancel_items(order, cancel)
+        return _cancel_items(order, cancel, actor)
     if _something_shipped(order):
         why = "Something of the order was shipped already; what was not can still be cancelled by naming it (items)"
-        return cannot(order, "cancel", why)
+        return not_now(order, actor, "cannot-cancel", why)
     return end(order, cancel.reason, cancel.comment, cancel.skus)
 
 
@@ -41,7 +41,7 @@ def abandon_draft(order: Order, abandon: c.AbandonDraft) -> Decision:
     return end(order, CancellationReason.ABANDONED)
 
 
-def _cancel_items(order: Order, cancel: c.CancelOrder) -> Decision:
+def _cancel_items(order: Order, cancel: c.CancelOrder, actor: str) -> Decision:
     """Units that have not left. With all that the order still has it is cancelled whole, shipping and all."""
     wanted = _wanted(order, cancel)
     if isinstance(wanted, Rejection):
@@ -51,8 +51,8 @@ def _cancel_items(order: Order, cancel: c.CancelOrder) -> Decision:
         return end(order, cancel.reason, cancel.comment, cancel.skus)
     if order.status not in BY_UNIT:
         why = f"Single units of an order that is {order.status} are not cancelled but taken out by changing its lines"
-        return cannot(order, "cancel", why, "items")
-    if pending := edit_pending(order):
+        return not_now(order, actor, "cannot-cancel", why, field="items")
+    if pending := edit_pending(order, actor):
         return pending
     lines = [
         ShipmentLine(line_id=line.line_id, sku=line.sku, quantity=wanted[line.line_id])

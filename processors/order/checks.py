@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from processors.order.actions import POSSIBLE, allowed_actions
 from schemas.base import Payload
@@ -32,40 +32,48 @@ def version_mismatch(order: Order, expected: int) -> Rejection:
     )
 
 
-def impossible(order: Order, action: str) -> Rejection | None:
-    """A rejection that says the state and what is possible from it, or None when the status allows the action."""
+def impossible(order: Order, action: str, actor: str) -> Rejection | None:
+    """409 cannot-ACTION, or None when the status allows the action."""
     if order.status in POSSIBLE[action]:
         return None
-    return cannot(order, action, f"To {action} is not possible while an order is {order.status}")
+    return not_now(order, actor, f"cannot-{action}", f"To {action} is not possible while an order is {order.status}")
 
 
-def cannot(order: Order, action: str, why: str, field: str | None = None) -> Rejection:
-    """409 cannot-ACTION: why not, the status, and what is possible instead."""
-    possible = ", ".join(other for other in allowed_actions(order) if other != action) or "nothing"
+def not_now(
+    order: Order,
+    actor: str,
+    type: str,
+    why: str,
+    *,
+    field: str | None = None,
+    over: str | None = None,
+    extra: Mapping[str, str] | None = None,
+) -> Rejection:
+    """409: why not, the order's status, and what the actor can do with it instead. `over` is an action that would be
+    among that as far as the order alone tells, but for which time or policy leaves no room any more."""
+    staff = not actor.startswith("customer:")
+    possible = ", ".join(action for action in allowed_actions(order, staff) if action != over) or "nothing"
     return Rejection(
-        type=f"cannot-{action}",
+        type=type,
         field=field,
         detail=f"{why}; possible now: {possible}.",
-        extra={"status": order.status, "allowed_actions": possible},
+        extra={**(extra or {}), "status": order.status, "allowed_actions": possible},
     )
 
 
-def edit_pending(order: Order) -> Rejection | None:
+def edit_pending(order: Order, actor: str) -> Rejection | None:
     """One change at a time: the rejection while an edit waits for stock or money."""
     if order.edit is None:
         return None
-    return Rejection(
-        type="edit-pending",
-        detail=f"A change of this order ({order.edit.kind}) is under way; only after it can there be another one.",
-        extra={"edit_id": order.edit.edit_id},
-    )
+    why = f"A change of this order ({order.edit.kind}) is under way; only after it can there be another one"
+    return not_now(order, actor, "edit-pending", why, extra={"edit_id": order.edit.edit_id})
 
 
-def order_held(order: Order) -> Rejection | None:
+def order_held(order: Order, actor: str) -> Rejection | None:
     """The rejection while the order is held."""
     if order.hold is None:
         return None
-    return Rejection(type="order-held", detail="The order is held for a review; it goes on once it is released.")
+    return not_now(order, actor, "order-held", "The order is held for a review; it goes on once it is released")
 
 
 def find_line(order: Order, line_id: str) -> Line | Rejection:

@@ -38,9 +38,10 @@ def decide(order: Order | None, command: Command[Any], policy: Policy) -> Decisi
         return Rejection(type="not-found", status=404, detail=f"There is no order {command.order_id}.")
     if command.expected_version is not None and command.expected_version != order.version:
         return version_mismatch(order, command.expected_version)
+    actor, at = command.actor, command.at
     match data:
         case c.SubmitOrder() as submit:
-            return impossible(order, "submit") or drafting.submit_draft(order, submit, command.at, policy)
+            return impossible(order, "submit", actor) or drafting.submit_draft(order, submit, at, policy)
         case c.AbandonDraft() as abandon:
             return cancelling.abandon_draft(order, abandon)
         case (
@@ -53,23 +54,23 @@ def decide(order: Order | None, command: Command[Any], policy: Policy) -> Decisi
             | c.ApplyPromotion()
             | c.RemovePromotion()
         ):
-            return impossible(order, "modify") or editing.change(order, command, policy)
+            return impossible(order, "modify", actor) or editing.change(order, command, policy)
         case c.CompleteEdit() as complete:
-            return editing.complete_edit(order, complete, command.at)
+            return editing.complete_edit(order, complete, at)
         case c.FailEdit() as fail:
-            return editing.fail_edit(order, fail, command.at)
+            return editing.fail_edit(order, fail, at)
         case c.ExpireEdit() as expire:
-            return editing.expire_edit(order, expire, command.at)
+            return editing.expire_edit(order, expire, at)
         case c.CancelOrder() as cancel:
-            return cancelling.cancel_order(order, cancel, command.actor)
+            return cancelling.cancel_order(order, cancel, actor)
         case c.PayOrder() as pay:
-            return impossible(order, "pay") or paying.pay_again(order, pay, command.at, policy)
+            return impossible(order, "pay", actor) or paying.pay_again(order, pay, actor, at, policy)
         case c.ConfirmPayment() as confirm if editing.waits_for(order, confirm.attempt_id):
-            return editing.confirm_edit_payment(order, confirm, command.at)
+            return editing.confirm_edit_payment(order, confirm, at)
         case c.ConfirmPayment() as confirm:
-            return paying.confirm_payment(order, confirm, command.at, policy)
+            return paying.confirm_payment(order, confirm, at, policy)
         case c.FailPayment() as failed if editing.waits_for(order, failed.attempt_id):
-            return editing.fail_edit_payment(order, failed, command.at)
+            return editing.fail_edit_payment(order, failed, at)
         case c.FailPayment() as failed:
             return paying.fail_payment(order, failed, policy)
         case c.ExpirePayment() as expire_payment:
@@ -81,15 +82,15 @@ def decide(order: Order | None, command: Command[Any], policy: Policy) -> Decisi
         case c.ConfirmVoid() as voided:
             return paying.confirm_void(order, voided)
         case c.RenewAuthorization() as renew:
-            return paying.renew_authorization(order, renew, command.at, policy)
+            return paying.renew_authorization(order, renew, at, policy)
         case c.HoldOrder() as hold:
-            return impossible(order, "hold") or paying.hold_order(order, hold, command.at, policy)
+            return impossible(order, "hold", actor) or paying.hold_order(order, hold, actor, at, policy)
         case c.ReleaseOrder() as release:
-            return impossible(order, "release") or paying.release_order(order, release, command.at, policy)
+            return impossible(order, "release", actor) or paying.release_order(order, release, actor, at, policy)
         case c.ExpireReview() as unreviewed:
-            return paying.expire_review(order, unreviewed, command.at, policy)
+            return paying.expire_review(order, unreviewed, at, policy)
         case c.BeginFulfilment() as begin:
-            return fulfilling.begin(order, begin, command.at)
+            return fulfilling.begin(order, begin, at)
         case c.PlanShipment() as plan:
             return fulfilling.plan_shipment(order, plan)
         case c.UpdateShipment() as update:
@@ -97,7 +98,7 @@ def decide(order: Order | None, command: Command[Any], policy: Policy) -> Decisi
         case c.ShipShipment() as ship:
             return fulfilling.ship(order, ship)
         case c.FailDelivery() as undelivered:
-            return fulfilling.fail_delivery(order, undelivered, command.at, policy)
+            return fulfilling.fail_delivery(order, undelivered, at, policy)
         case c.DeliverShipment() as deliver:
             return fulfilling.deliver(order, deliver)
         case c.LoseShipment() as lose:
@@ -107,9 +108,9 @@ def decide(order: Order | None, command: Command[Any], policy: Policy) -> Decisi
         case c.ReportStuck() as stuck:
             return fulfilling.report_stuck(order, stuck)
         case c.RequestReturn() as wish:
-            return impossible(order, "return") or returning.request_return(order, wish, command.at, policy)
+            return impossible(order, "return", actor) or returning.request_return(order, wish, at, policy)
         case c.ApproveReturn() as approve:
-            return returning.approve_return(order, approve, command.at, policy)
+            return returning.approve_return(order, approve, at, policy)
         case c.DenyReturn() as deny:
             return returning.deny_return(order, deny)
         case c.LabelReturn() as label:
@@ -121,7 +122,7 @@ def decide(order: Order | None, command: Command[Any], policy: Policy) -> Decisi
         case c.ExpireReturn() as expired:
             return returning.expire_return(order, expired)
         case c.RefundOrder() as refund:
-            return impossible(order, "refund") or refunding.refund_order(order, refund)
+            return impossible(order, "refund", actor) or refunding.refund_order(order, refund)
         case c.CompleteRefund() as refunded:
             return refunding.complete_refund(order, refunded)
         case c.FailRefund() as unrefunded:
@@ -129,6 +130,6 @@ def decide(order: Order | None, command: Command[Any], policy: Policy) -> Decisi
         case c.AbandonRefund() as abandoned:
             return refunding.abandon_refund(order, abandoned)
         case c.AnswerSurvey() as answer:
-            return impossible(order, "survey") or returning.answer_survey(order, answer, command.actor)
+            return impossible(order, "survey", actor) or returning.answer_survey(order, answer, actor)
         case other:
             raise ValueError(f"decide has no case for {type(other).__name__}")

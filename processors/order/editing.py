@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from processors.order import attempts, capturing, drafting, fulfilling, paying, pricing, refunding
-from processors.order.checks import Decision, cannot, edit_pending, find_line, order_held
+from processors.order.checks import Decision, edit_pending, find_line, not_now, order_held
 from processors.order.names import edit_id, payment_attempt_id
 from schemas import commands as c
 from schemas import events as e
@@ -249,12 +249,13 @@ def _change_billing_address(order: Order, data: c.ChangeBillingAddress, actor: s
 
 
 def _not_now(order: Order, command: Command[Any]) -> Rejection | None:
-    if pending := edit_pending(order):
+    if pending := edit_pending(order, command.actor):
         return pending
     if order.modifiable_until is not None and command.at >= order.modifiable_until:
         until = order.modifiable_until.isoformat(timespec="seconds")
-        return cannot(order, "modify", f"The order is {order.status} and could be changed until {until}")
-    return order_held(order) if command.actor.startswith("customer:") else None
+        why = f"The order is {order.status} and could be changed until {until}"
+        return not_now(order, command.actor, "cannot-modify", why, over="modify")
+    return order_held(order, command.actor) if command.actor.startswith("customer:") else None
 
 
 def _needs_nobody(order: Order, edit: Edit) -> bool:

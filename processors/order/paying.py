@@ -3,34 +3,30 @@
 from __future__ import annotations
 
 from processors.order import attempts, cancelling, capturing, fulfilling, refunding
-from processors.order.checks import Decision, order_held
+from processors.order.checks import Decision, not_now, order_held
 from processors.order.names import payment_attempt_id, refund_id
 from schemas import commands as c
 from schemas import events as e
 from schemas.base import Instant, Payload
-from schemas.order import CancellationReason, Capture, Order, OrderStatus, Payment
+from schemas.order import CancellationReason, Capture, Hold, Order, OrderStatus, Payment
 from schemas.policy import Policy
 from schemas.replies import Rejection
 
 HOLDS = ("fraud", "staff")
 
 
-def pay_again(order: Order, pay: c.PayOrder, at: Instant, policy: Policy) -> Decision:
+def pay_again(order: Order, pay: c.PayOrder, actor: str, at: Instant, policy: Policy) -> Decision:
     """Another attempt, with a deadline of its own, once the one before was declined."""
-    if held := order_held(order):
+    if held := order_held(order, actor):
         return held
     last = attempts.newest(order)
     if last is None or last.status != "declined":
-        return Rejection(
-            type="payment-under-way",
-            detail="A payment of this order is under way; only when it is declined can there be another one.",
-        )
+        why = "A payment of this order is under way; only when it is declined can there be another one"
+        return not_now(order, actor, "payment-under-way", why)
     if attempts.declined(order) >= policy.payment.max_attempts:
-        return Rejection(
-            type="no-attempts-left",
-            detail=f"The payment was declined {attempts.declined(order)} times; an order has "
-            f"{policy.payment.max_attempts} attempts.",
-        )
+        most = policy.payment.max_attempts
+        why = f"The payment was declined {attempts.declined(order)} times; an order has {most} attempts"
+        return not_now(order, actor, "no-attempts-left", why, over="pay")
     return [_asked(order, pay.payment_token, at, policy)]
 
 
@@ -162,27 +158,24 @@ def renew_authorization(order: Order, renew: c.RenewAuthorization, at: Instant, 
 # Holds
 
 
-def hold_order(order: Order, hold: c.HoldOrder, at: Instant, policy: Policy) -> Decision:
+def hold_order(order: Order, hold: c.HoldOrder, actor: str, at: Instant, policy: Policy) -> Decision:
     """A fraud review takes over an order that staff holds; otherwise an order is held once."""
     if hold.kind not in HOLDS:
         return Rejection(
             type="unknown-hold", status=422, field="kind", detail=f"A hold is {' or '.join(HOLDS)}, not {hold.kind!r}."
         )
     if order.hold is not None and (order.hold.kind, hold.kind) != ("staff", "fraud"):
-        return Rejection(type="already-held", detail=f"The order is held already ({order.hold.kind}).")
+        return not_now(order, actor, "already-held", f"The order is held already ({order.hold.kind})")
     due_at = at + policy.fraud.review_within if hold.kind == "fraud" else None
     return [e.OrderHeld(kind=hold.kind, reason=hold.reason, score=hold.score, due_at=due_at)]
 
 
-def release_order(order: Order, release: c.ReleaseOrder, at: Instant, policy: Policy) -> Decision:
+def release_order(order: Order, release: c.ReleaseOrder, actor: str, at: Instant, policy: Policy) -> Decision:
     """The order goes on where it was: it is asked afresh for an unpaid one's money (with a deadline, which a held order
     has not), and fulfilment of a paid one begins if it is time."""
     if order.hold is None:
-        return Rejection(type="not-held", detail="The order is not held.")
-    released = e.OrderReleased(kind=order.hold.kind, comment=release.comment)
-    if order.status == OrderStatus.PENDING_PAYMENT:
-        return [released, _asked(order, order.payment_token or "", at, policy)]
-    return [released, *fulfilling.start(fulfilling.after(order, [released]), at)]
+        return not_now(order, actor, "not-held", "The order is not held")
+    return _released(order, order.hold, release.comment, at, policy)
 
 
 def expire_review(order: Order, unreviewed: c.ExpireReview, at: Instant, policy: Policy) -> Decision:
@@ -190,8 +183,15 @@ def expire_review(order: Order, unreviewed: c.ExpireReview, at: Instant, policy:
     if order.hold is None or order.hold.due_at != unreviewed.due_at:
         return []
     if policy.fraud.unreviewed == "release":
-        return release_order(order, c.ReleaseOrder(comment="not reviewed in time"), at, policy)
+        return _released(order, order.hold, "not reviewed in time", at, policy)
     return cancelling.end(order, CancellationReason.FRAUD, "not reviewed in time")
+
+
+def _released(order: Order, hold: Hold, comment: str | None, at: Instant, policy: Policy) -> list[Payload]:
+    released = e.OrderReleased(kind=hold.kind, comment=comment)
+    if order.status == OrderStatus.PENDING_PAYMENT:
+        return [released, _asked(order, order.payment_token or "", at, policy)]
+    return [released, *fulfilling.start(fulfilling.after(order, [released]), at)]
 
 
 # Small parts

@@ -11,7 +11,7 @@ from datetime import timedelta
 from decimal import ROUND_HALF_UP, Decimal
 
 from processors.order import refunding
-from processors.order.checks import Decision
+from processors.order.checks import Decision, not_now
 from processors.order.names import rma as rma_of
 from schemas import commands as c
 from schemas import events as e
@@ -150,7 +150,7 @@ def answer_survey(order: Order, answer: c.AnswerSurvey, actor: str) -> Decision:
     if not 1 <= answer.score <= 5:
         return _bad("score", "score-out-of-range", f"A score is from 1 (bad) to 5 (good), not {answer.score}.")
     if order.survey is not None:
-        return Rejection(type="survey-answered", detail="The survey of this order was answered already.")
+        return not_now(order, actor, "survey-answered", "The survey of this order was answered already")
     return [e.OrderSurveyAnswered(score=answer.score, comment=answer.comment)]
 
 

@@ -177,8 +177,8 @@ def _payment_confirmed(
 
 
 def _renewal(attempt_id: str, expires_at: Instant | None, at: Instant, policy: Policy) -> tuple[Timer, ...]:
-    """Reserved money is reserved anew before that expires; not before half of its time is over, or the renewals of short
-    authorizations would never stop."""
+    """Reserved money is reserved anew before that expires; not before half of its time is over, or the renewals of a
+    short one would never stop."""
     if expires_at is None:
         return ()
     left = max(expires_at - at, timedelta(0))

@@ -140,18 +140,59 @@ def test_every_action_is_tried() -> None:
     assert set(REQUESTS) == set(POSSIBLE)
 
 
+def says_what_is_possible(story: Story, staff: bool, **more: str) -> None:
+    possible = ", ".join(allowed_actions(story.now, staff)) or "nothing"
+    assert story.refusal is not None
+    assert story.refusal.detail.endswith(f"; possible now: {possible}.")
+    assert story.refusal.extra == {"status": story.now.status, "allowed_actions": possible, **more}
+
+
+@pytest.mark.parametrize("actor", ["staff:eve", "customer:42"])
 @pytest.mark.parametrize("status", list(OrderStatus))
 @pytest.mark.parametrize("action", list(POSSIBLE))
-def test_an_illegal_transition_says_the_state_and_what_is_possible(action: str, status: str) -> None:
+def test_an_illegal_transition_says_the_state_and_what_is_possible(action: str, status: str, actor: str) -> None:
     if status in POSSIBLE[action]:
         return
     story = paid()
     story.order = story.now.model_copy(update={"status": status})
-    story.when(REQUESTS[action], actor="staff:eve").refused(f"cannot-{action}")
+    story.when(REQUESTS[action], actor=actor).refused(f"cannot-{action}")
     assert story.refusal is not None
     assert status in story.refusal.detail
-    possible = ", ".join(allowed_actions(story.now)) or "nothing"
-    assert story.refusal.extra == {"status": status, "allowed_actions": possible}
+    says_what_is_possible(story, actor == "staff:eve")
+
+
+@pytest.mark.parametrize("actor", ["staff:eve", "customer:42"])
+def test_what_only_the_moment_forbids_says_what_is_possible_too(actor: str) -> None:
+    def refused(story: Story, payload: Payload, type: str, **more: str) -> None:
+        story.when(payload, actor=actor).refused(type)
+        says_what_is_possible(story, actor == "staff:eve", **more)
+
+    hold = c.HoldOrder(kind="staff", reason="r")
+    refused(placed(), REQUESTS["pay"], "payment-under-way")
+    refused(placed().given(hold), REQUESTS["pay"], "order-held")
+    refused(placed().given(hold), hold, "already-held")
+    refused(placed(), c.ReleaseOrder(), "not-held")
+    edited = paid().given(c.AddItem(line=line("CUP")))
+    assert edited.now.edit is not None
+    refused(edited, REQUESTS["modify"], "edit-pending", edit_id=edited.now.edit.edit_id)
+
+
+def test_an_order_that_is_held_or_rated_says_what_is_possible() -> None:
+    held = paid().given(c.HoldOrder(kind="staff", reason="r")).when(REQUESTS["modify"]).refused("order-held")
+    says_what_is_possible(held, staff=False)
+    rated = ship(processing(paid(line("MUG", 1))), "S1", L1=1)
+    rated.given(c.DeliverShipment(shipment_id="S1"), c.AnswerSurvey(score=5), at=OVER)
+    rated.when(REQUESTS["survey"], at=OVER).refused("survey-answered")
+    says_what_is_possible(rated, staff=False)
+
+
+def test_what_policy_leaves_no_room_for_is_not_said_to_be_possible() -> None:
+    story = placed(policy=PATIENT)
+    story.given(c.FailPayment(attempt_id=story.attempt, code="card_declined"))
+    story.policy = POLICY
+    story.when(REQUESTS["pay"]).refused("no-attempts-left")
+    assert story.refusal is not None
+    assert story.refusal.extra == {"status": "PENDING_PAYMENT", "allowed_actions": "modify, cancel"}
 
 
 def test_a_front_end_is_offered_what_would_be_accepted() -> None:
@@ -173,6 +214,7 @@ def test_a_front_end_is_offered_what_would_be_accepted() -> None:
     for shipment_id in ("S1", "S2"):
         sent.given(c.DeliverShipment(shipment_id=shipment_id), at=OVER)
     assert allowed_actions(sent.now) == ("return", "survey")
+    assert allowed_actions(sent.now, staff=True) == ("return", "refund"), "how it was is the customer's to say"
     sent.given(c.AnswerSurvey(score=5), at=OVER)
     wish = c.RequestReturn(
         items=tuple(c.ReturnWish(line_id=x.line_id, quantity=x.quantity, reason="does_not_fit") for x in sent.now.lines)

@@ -14,7 +14,6 @@ from schemas.order import Order, Payment, Refund, RefundItem
 from tests.domain.order_lives import OVER, paid, processing, ship
 from tests.domain.order_story import Story
 from tests.support.delivered import ATTEMPT, delivered, delivered_line, story
-from tests.support.examples import line
 
 LINES = (delivered_line("L1", 3, 1000), delivered_line("L2", 2, 701))  # + 583 shipping = 2284
 
@@ -155,7 +154,7 @@ def test_before_delivery_a_refund_changes_no_status(status: str) -> None:
 
 
 def shipped() -> Story:
-    return ship(processing(paid(line("MUG", 1))), "S1", L1=1)
+    return ship(processing(paid()), "S1", L1=3, L2=1)
 
 
 ARRIVES = c.DeliverShipment(shipment_id="S1")
