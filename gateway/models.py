@@ -133,7 +133,7 @@ class PayBody(Body):
 
 
 class SubmitBody(Body):
-    payment_token: Name
+    payment_token: Annotated[Name | None, Field(description="not needed where the total is 0")] = None
     accept_total: Annotated[Amount | None, Field(description="agree to this total where prices have changed")] = None
 
 

@@ -289,9 +289,11 @@ def _secured(order: Order) -> int:
 def _requested(order: Order, edit: Edit, at: Instant, policy: Policy) -> Decision:
     due = max(0, _difference(order, edit))
     if due and not order.payment_token:
-        return Rejection(
-            type="no-payment-token", detail="The change costs more, and nobody has said how this order is to be paid."
+        why = (
+            "The change costs more, and this order, which cost nothing, was placed without a payment_token and can't "
+            "be given one; place a new order for what is to be had in addition"
         )
+        return not_now(order, edit.actor, "no-payment-token", why)
     if due:
         attempt_id = payment_attempt_id(order.order_id, len(order.payments) + 1)
         edit = edit.model_copy(update={"due": due, "attempt_id": attempt_id})

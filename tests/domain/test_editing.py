@@ -354,6 +354,11 @@ def test_an_order_that_cost_nothing_has_no_means_to_pay_more() -> None:
     assert story.now.totals.total == 0
     pay(story, amount=0, provider_ref="nothing-to-pay").then("OrderPaymentConfirmed")
     story.when(c.RemovePromotion(code="ALL")).refused("no-payment-token")
+    assert story.refusal is not None
+    assert "place a new order" in story.refusal.detail
+    assert story.refusal.extra == {"status": "PAYMENT_CONFIRMED", "allowed_actions": "modify, cancel"}
+    story.when(c.AddItem(line=line("CUP"))).then("OrderEditRequested")
+    assert last(story).amount == 0, "what costs nothing can be had"
 
 
 # Fulfilment waits for the end of an edit

@@ -109,7 +109,7 @@ def test_a_card_number_in_a_comment_is_not_taken(shop: Shop) -> None:
         ("PUT", "shipping-address", {**SHIP_TO, "country": "de"}, "country"),
         ("PUT", "billing-address", SHIP_TO, "name"),
         ("PUT", "shipping-method", {}, "shipping_method"),
-        ("POST", "submit", {}, "payment_token"),
+        ("POST", "submit", {"payment_token": "no good token"}, "payment_token"),
         (
             "POST",
             "submit",

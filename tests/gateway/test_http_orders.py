@@ -326,6 +326,11 @@ def test_a_draft_is_submitted_once(shop: Shop) -> None:
     assert found["order_status"] != "DRAFT"
 
 
+def test_a_draft_that_costs_something_is_not_submitted_without_a_card(shop: Shop) -> None:
+    path = f"/v1/orders/{shop.draft(shop.product())['id']}/submit"
+    problem(shop.call("POST", path, {}), 422, "incomplete", "payment_token")
+
+
 def test_an_incomplete_draft_is_not_submitted(shop: Shop) -> None:
     order = shop.draft(shop.product(), shipping_method=None)
     problem(submit(shop, order), 422, "incomplete", "shipping_method")

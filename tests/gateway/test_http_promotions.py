@@ -84,6 +84,19 @@ def test_an_order_uses_a_code_and_gives_it_back(shop: Shop) -> None:
     used(shop, name, 0)
 
 
+def test_a_draft_that_costs_nothing_is_submitted_without_a_card(shop: Shop) -> None:
+    goods, shipping = code(), code()
+    assert put(shop, goods, percent=100).status_code == 201
+    assert shop.call("PUT", f"{PATH}/{shipping}", {"kind": "free_shipping"}, as_="staff").status_code == 201
+    draft = shop.draft(shop.product(), promo_codes=[goods, shipping])
+    assert draft["total"] == {"amount": "0.00", "currency": "EUR"}
+    path = f"/v1/orders/{draft['id']}"
+    answer = shop.call("POST", f"{path}/submit", {}, Prefer="wait=20")
+    assert (answer.status_code, answer.json()["status"]) == (200, "PAYMENT_CONFIRMED"), answer.text
+    refused = shop.call("DELETE", f"{path}/promo-codes/{goods}")
+    assert "place a new order" in problem(refused, 409, "no-payment-token")["detail"]
+
+
 def test_the_last_use_goes_to_one_of_many(shop: Shop) -> None:
     name, sku = code(), shop.product(price="100.00")
     put(shop, name, limit=1)
