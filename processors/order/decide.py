@@ -8,8 +8,8 @@ answers which command; `actions.py` says what is possible in which status, and t
     paying      attempts, captures, holds         refunding   how much of what is given back
     cancelling  the end, whole or of some units   importing   history from another system
 
-To add a command, write its class in `schemas/commands.py`, a `case` here, a `case` in `evolve` for each new event, and
-the tests.
+To add a command, write its class in `schemas/commands.py`, a `case` here, a `case` in `evolve` for each new event, the
+tests, and a row in `sample.py` for docs/lifecycle.md.
 """
 
 from __future__ import annotations
