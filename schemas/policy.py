@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 from decimal import Decimal
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -21,6 +22,7 @@ from pydantic import (
 )
 
 from schemas.money import CurrencyCode
+from schemas.order import OrderStatus
 
 Percent = Annotated[Decimal, Field(ge=0, le=100)]
 Duration = Annotated[timedelta, Field(gt=timedelta(0))]
@@ -33,6 +35,13 @@ def _country(code: str) -> str:
 
 
 CountryCode = Annotated[str, AfterValidator(_country)]
+MinorUnits = Annotated[int, Field(ge=0)]
+
+
+@cache
+def states(country: str) -> frozenset[str]:
+    """The codes of a country's states (ISO 3166-2) as addresses have them, without the country in front."""
+    return frozenset(s.code.partition("-")[2] for s in pycountry.subdivisions if s.country_code == country)
 
 
 class Rules(BaseModel):
@@ -44,7 +53,7 @@ class Limits(Rules):
 
     max_lines: int = Field(default=100, ge=1, le=500)
     max_quantity: int = Field(default=999, ge=1)
-    max_total: dict[CurrencyCode, int] = Field(default={}, description="minor units; none: no limit")
+    max_total: dict[CurrencyCode, MinorUnits] = Field(default={}, description="minor units; none: no limit")
 
 
 class PaymentRules(Rules):
@@ -82,14 +91,20 @@ class TaxRate(Rules):
     category: str | None = None
     percent: Percent
 
+    @model_validator(mode="after")
+    def _can_match(self) -> TaxRate:
+        if self.state is not None and self.state not in states(self.country):
+            raise ValueError(f"{self.country} has no state {self.state!r} (ISO 3166-2, as in CA of US-CA)")
+        return self
+
 
 class Zone(Rules):
     """Countries that a shipping method reaches alike: price = base + per_kg × every started kilogram, in minor units
     of the order's currency; it contains the tax where the country's prices do."""
 
     countries: tuple[CountryCode, ...] = Field(min_length=1)
-    base: dict[CurrencyCode, Annotated[int, Field(ge=0)]]
-    per_kg: dict[CurrencyCode, Annotated[int, Field(ge=0)]]
+    base: dict[CurrencyCode, MinorUnits]
+    per_kg: dict[CurrencyCode, MinorUnits]
     max_weight_grams: int = Field(gt=0)
     business_days: int = Field(ge=0, description="from submission to delivery")
 
@@ -176,7 +191,7 @@ class FraudRules(Rules):
     customer_velocity_score: int = Field(default=60, ge=0, le=100)
     address_orders: int = Field(default=50, ge=1, description="to an address in the window; more scores …")
     address_velocity_score: int = Field(default=60, ge=0, le=100)
-    amounts: dict[CurrencyCode, int] = Field(default={}, description="minor units; a total above it scores …")
+    amounts: dict[CurrencyCode, MinorUnits] = Field(default={}, description="minor units; a total above it scores …")
     amount_score: int = Field(default=50, ge=0, le=100)
     mismatch_score: int = Field(default=20, ge=0, le=100, description="shipped to another country than billed")
 
@@ -213,7 +228,9 @@ class ReturnReason(Rules):
 
 class ReturnRules(Rules):
     window: Duration = Field(default=timedelta(days=30), description="from delivery to the request")
-    category_windows: dict[str, timedelta] = Field(default={}, description="category → its own window; PT0S: none")
+    category_windows: dict[str, Annotated[timedelta, Field(ge=timedelta(0))]] = Field(
+        default={}, description="category → its own window; PT0S: none"
+    )
     send_back_within: Duration = timedelta(days=14)
     auto_approve: bool = Field(default=False, description="without staff, when the rules allow the return")
     reasons: dict[str, ReturnReason] = {}
@@ -226,9 +243,27 @@ class ReturnRules(Rules):
     category_fees: dict[str, Percent] = Field(default={}, description="category → its own restocking fee")
 
 
+WATCHED = (
+    OrderStatus.PENDING_PAYMENT,
+    OrderStatus.PAYMENT_CONFIRMED,
+    OrderStatus.PROCESSING,
+    OrderStatus.SHIPPED,
+    OrderStatus.REFUND_REQUESTED,
+)
+"""In these an order waits for somebody. A draft is abandoned after a while, and the others are where orders end."""
+
+
+def _watched(status: OrderStatus) -> OrderStatus:
+    if status not in WATCHED:
+        raise ValueError(f"nobody watches orders in {status}, only in {', '.join(WATCHED)}")
+    return status
+
+
 class DeadlineRules(Rules):
     draft_abandoned_after: Duration = timedelta(days=7)
-    stuck_after: dict[str, Duration] = Field(default={}, description="status → an exception is raised after so long")
+    stuck_after: dict[Annotated[OrderStatus, AfterValidator(_watched)], Duration] = Field(
+        default={}, description="status → an exception is raised after so long"
+    )
 
 
 class Policy(Rules):
@@ -242,12 +277,13 @@ class Policy(Rules):
     customs: Customs
     countries: dict[CountryCode, CountryRules] = Field(description="where we ship")
     tax: tuple[TaxRate, ...]
-    shipping: dict[str, ShippingMethod]
+    shipping: dict[str, ShippingMethod] = Field(min_length=1)
     idempotency_kept: Duration = timedelta(days=8)
 
     @model_validator(mode="after")
     def _complete(self) -> Policy:
-        """Every country that is named is served, and every one that is served has a tax rate that always fits."""
+        """Every country that is named is served, and every one that is served has a tax rate that always fits and a
+        way to ship there."""
         always = {rate.country for rate in self.tax if rate.state is None and rate.category is None}
         zones = {country for method in self.shipping.values() for zone in method.zones for country in zone.countries}
         known = frozenset(self.countries)
@@ -255,6 +291,8 @@ class Policy(Rules):
             raise ValueError(f"not among countries: {', '.join(sorted(strangers))}")
         if untaxed := known - always:
             raise ValueError(f"tax: no rate for all states and categories of {', '.join(sorted(untaxed))}")
+        if unreached := known - zones:
+            raise ValueError(f"shipping: no zone has {', '.join(sorted(unreached))}")
         seen = set()
         for rate in self.tax:
             if (place := (rate.country, rate.state, rate.category)) in seen:
@@ -288,7 +326,8 @@ def load(path: Path | None = None) -> Policy:
         raise PolicyError(f"{path}: {error}") from error
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        raise PolicyError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        place = ".".join(map(str, first["loc"]))  # rules that span sections name theirs in the text
+        raise PolicyError(": ".join(filter(None, (str(path), place, first["msg"])))) from error
 
 
 def _shipped() -> Path:
