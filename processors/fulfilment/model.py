@@ -84,7 +84,7 @@ class Fulfilment(Model):
     """phase: waiting (to begin) | processing | ended, where items and parcels are forgotten. `version` is that of the
     newest event heard; nothing is planned before it reaches `wait_for`, because the order refused a plan that didn't
     know of that event. `count`: parcels so far. `asked`: returns and refunds that are under way after the delivery.
-    `stuck`: the open exception."""
+    `stuck`: the open exception; it may come before the payment, with which a fulfilment else begins."""
 
     order_id: str
     phase: str = "waiting"

@@ -19,11 +19,14 @@ from schemas.timers import CancelTimer, SetTimer
 
 
 def begin(event: Event[Any]) -> Fulfilment | None:
-    """There is something to fulfil once an order is paid."""
-    if isinstance(event.data, e.OrderImported) and event.data.order is not None:
-        return _imported(event.data.order, event.version)
-    paid = isinstance(event.data, e.OrderPaymentConfirmed) and event.data.purpose == "order"
-    return Fulfilment(order_id=event.order_id) if paid else None
+    """There is something to fulfil once an order is paid, and to remember once it is stuck before that."""
+    match event.data:
+        case e.OrderImported(order=order) if order is not None:
+            return _imported(order, event.version)
+        case e.OrderPaymentConfirmed(purpose="order") | e.OrderStuck():
+            return Fulfilment(order_id=event.order_id)
+        case _:
+            return None
 
 
 def _imported(order: Order, version: int) -> Fulfilment | None:
@@ -117,24 +120,40 @@ def watch(before: Fulfilment, after: Fulfilment, event: Event[Any], policy: Poli
     with the status."""
     if after.status == before.status:
         return after, []
-    sends = []
-    timer_id = f"{after.order_id}:stuck"
-    if patience := policy.deadlines.stuck_after.get(after.status):
-        timer = SetTimer(
-            timer_id=timer_id,
-            kind="stuck",
-            due_at=event.occurred_at + patience,
-            generation=str(event.version),
-            args={"status": after.status, "version": str(event.version)},
-        )
-        sends.append(Send("timer.commands", f"stuck:{event.version}", timer))
-    elif before.status in policy.deadlines.stuck_after:
-        sends.append(Send("timer.commands", f"stuck:{event.version}", CancelTimer(timer_id=timer_id)))
+    sends = _stuck_timer(before.status, after.status, event, policy)
     if after.stuck is not None:
         resolved = ExceptionResolved(exception_id=after.stuck, resolution=f"the order is {after.status} now")
         sends.append(Send("exceptions", f"resolve:{after.stuck}", resolved))
         after = after.model_copy(update={"stuck": None})
     return after, sends
+
+
+def watch_unpaid(event: Event[Any], policy: Policy) -> list[Send]:
+    """The same for an order of which nothing is known here: most are paid in a moment, so no state is kept of them. A
+    hold takes away the payment's deadline, and nothing else would end the wait."""
+    match event.data:
+        case e.OrderSubmitted():
+            return _stuck_timer(OrderStatus.DRAFT, OrderStatus.PENDING_PAYMENT, event, policy)
+        case e.OrderCancelled(reason=reason) if reason != CancellationReason.ABANDONED:  # a draft, never submitted
+            return _stuck_timer(OrderStatus.PENDING_PAYMENT, OrderStatus.CANCELLED, event, policy)
+        case _:
+            return []
+
+
+def _stuck_timer(before: str, after: str, event: Event[Any], policy: Policy) -> list[Send]:
+    timer_id, watched = f"{event.order_id}:stuck", policy.deadlines.stuck_after
+    if patience := watched.get(OrderStatus(after)):
+        timer = SetTimer(
+            timer_id=timer_id,
+            kind="stuck",
+            due_at=event.occurred_at + patience,
+            generation=str(event.version),
+            args={"status": after, "version": str(event.version)},
+        )
+        return [Send("timer.commands", f"stuck:{event.version}", timer)]
+    if before in watched:
+        return [Send("timer.commands", f"stuck:{event.version}", CancelTimer(timer_id=timer_id))]
+    return []
 
 
 def _at(state: Fulfilment, status: str) -> Fulfilment:

@@ -41,7 +41,7 @@ def _event(state: Fulfilment | None, event: Event[Any], policy: Policy) -> tuple
     if state is None:
         state = orders.begin(event)
         if state is None:
-            return None, []
+            return None, [] if event.imported else orders.watch_unpaid(event, policy)
     elif event.version <= state.version:
         return state, []
     before = state

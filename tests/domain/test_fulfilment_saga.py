@@ -18,7 +18,7 @@ from schemas import logistics as g
 from schemas.base import Event, Message, Payload
 from schemas.codec import decode
 from schemas.operations import ExceptionOpened, ExceptionResolved
-from schemas.order import Line, ShipmentLine
+from schemas.order import Line, OrderStatus, ShipmentLine, Totals
 from schemas.policy import Policy
 from schemas.replies import CommandRejected, Rejection
 from schemas.timers import CancelTimer, SetTimer
@@ -26,6 +26,7 @@ from tests.support.examples import ORDER, POLICY, T0, address, at
 
 S1, S2 = shipment_id(ORDER, 1), shipment_id(ORDER, 2)
 AVAILABLE = POLICY.model_copy(update={"fulfilment": POLICY.fulfilment.model_copy(update={"split": "ship_available"})})
+SUBMITTED = e.OrderSubmitted(lines=(), totals=Totals())
 PAID = e.OrderPaymentConfirmed(attempt_id="a", amount=1, provider_ref="ch", modifiable_until=at(1800))
 
 
@@ -395,6 +396,35 @@ def test_stuck_orders_are_raised_until_they_go_on() -> None:
     story = processing().hears(planned()).hears(e.OrderStuck(status="PROCESSING", since=T0)).sends(ExceptionOpened)
     story.hears(dispatched()).sends(i.CommitStock)
     story.hears(e.OrderShipped(shipments=(S1,))).sends(SetTimer, ExceptionResolved)
+
+
+def test_an_order_is_watched_before_it_is_paid_and_nothing_is_kept_of_it_unless_it_is_stuck() -> None:
+    story = Story().hears(SUBMITTED).sends(SetTimer)
+    assert (story.only().args, story.only().due_at) == ({"status": "PENDING_PAYMENT", "version": "4"}, at(2 * 86_400))
+    story.hears(e.OrderHeld(kind="staff", reason="a call")).sends()
+    assert story.state is None
+    story.hears(e.OrderStuck(status="PENDING_PAYMENT", since=T0)).sends(ExceptionOpened)
+    assert story.only().facts == {"status": "PENDING_PAYMENT"}
+    story.hears(PAID).sends(SetTimer, SetTimer, ExceptionResolved)
+    assert story.first(ExceptionResolved).resolution == "the order is PAYMENT_CONFIRMED now"
+
+
+def test_an_order_that_ends_unpaid_is_watched_no_longer() -> None:
+    end = e.OrderCancelled(reason="payment_timeout")
+    story = Story().hears(SUBMITTED, end).sends(CancelTimer)
+    assert story.state is None
+    stuck = e.OrderStuck(status="PENDING_PAYMENT", since=T0)
+    Story().hears(SUBMITTED, stuck, end).sends(CancelTimer, ExceptionResolved)
+    Story().hears(SUBMITTED, imported=True).sends()
+
+
+def test_a_status_that_policy_does_not_name_costs_no_timer() -> None:
+    patience = {OrderStatus.PROCESSING: timedelta(days=3)}
+    deadlines = POLICY.deadlines.model_copy(update={"stuck_after": patience})
+    story = Story(POLICY.model_copy(update={"deadlines": deadlines})).hears(SUBMITTED).sends()
+    story.hears(PAID).sends(SetTimer)
+    assert story.only().kind == "begin_fulfilment"
+    Story(story.policy).hears(SUBMITTED, e.OrderCancelled(reason="payment_timeout")).sends()
 
 
 def test_an_order_in_return_is_watched_too() -> None:

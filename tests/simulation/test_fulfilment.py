@@ -14,7 +14,7 @@ from schemas import logistics as g
 from schemas.base import Event, Message
 from schemas.codec import decode
 from schemas.operations import DeadLettered, ExceptionOpened
-from schemas.order import Order
+from schemas.order import Order, OrderStatus
 from tests.simulation.logistics import Logistics
 from tests.simulation.test_placing import adjust, exceptions, order, order_id, send, stock
 from tests.simulation.world import Consumer, World
@@ -306,7 +306,7 @@ def test_an_order_that_does_not_move_is_reported_until_it_does() -> None:
     world.settle()
     world.frozen.add("logistics")
     world.pass_time(WINDOW + 1)
-    patience = POLICY.deadlines.stuck_after["PROCESSING"].total_seconds()
+    patience = POLICY.deadlines.stuck_after[OrderStatus.PROCESSING].total_seconds()
     world.pass_time(patience - 1)
     assert exceptions(world, 1) == ([], [])
     world.pass_time(2)
@@ -315,6 +315,26 @@ def test_an_order_that_does_not_move_is_reported_until_it_does() -> None:
     world.settle()
     assert order(world, 1).status == "DELIVERED"
     assert exceptions(world, 1) == (["order_stuck"], ["the order is SHIPPED now"])
+
+
+def test_an_unpaid_order_that_staff_forgot_to_release_is_reported() -> None:
+    """With its hold it has no deadline, and keeps its stock."""
+    world = world_of(1)
+    world.frozen.add("placement")
+    send(world, 1, create(line("MUG", 1), submit=True))
+    send(world, 1, c.HoldOrder(kind="staff", reason="a call"), actor="staff:eve")
+    world.settle()
+    world.frozen.clear()
+    world.settle()
+    world.pass_time(POLICY.deadlines.stuck_after[OrderStatus.PENDING_PAYMENT].total_seconds() - 1)
+    assert exceptions(world, 1) == ([], [])
+    assert (order(world, 1).status, stock(world, "MUG")[1]) == ("PENDING_PAYMENT", 1)
+    world.pass_time(2)
+    assert exceptions(world, 1) == (["order_stuck"], [])
+    send(world, 1, c.ReleaseOrder(), actor="staff:eve")
+    world.settle()
+    assert order(world, 1).status == "PAYMENT_CONFIRMED"
+    assert exceptions(world, 1) == (["order_stuck"], ["the order is PAYMENT_CONFIRMED now"])
 
 
 def test_money_is_captured_when_parcels_leave() -> None:
