@@ -11,10 +11,10 @@ from pydantic import BaseModel
 from gateway import times
 from gateway.catalogue import Catalogue
 from processors.order.actions import allowed_actions
+from schemas import events as e
 from schemas.address import Address
 from schemas.base import Minor, Payload
 from schemas.catalog import Product
-from schemas.events import EVENTS
 from schemas.inventory import StockLevel
 from schemas.money import to_text
 from schemas.order import Edit, Hold, Line, Order, OrderStatus, Payment, Refund, Return, Shipment
@@ -28,7 +28,7 @@ _HIDDEN = frozenset({"payment_token", "order"})  # the whole order has a place o
 
 
 def order_json(order: Order, open_address: OpenAddress, staff: bool = False) -> dict[str, Any]:
-    """An order, as replies and views have it, for its owner; what `staff` can do with it is more."""
+    """An order, as replies and views have it, for its owner; what `staff` sees of it and can do with it is more."""
 
     def money(minor: int) -> dict[str, str]:
         return {"amount": to_text(minor, order.currency), "currency": order.currency}
@@ -68,7 +68,7 @@ def order_json(order: Order, open_address: OpenAddress, staff: bool = False) -> 
         "refunds": [_refund_json(refund, money) for refund in order.refunds],
         "shipments": [_shipment_json(shipment) for shipment in order.shipments],
         "returns": [return_json(returned, order.currency) for returned in order.returns],
-        "holds": [_hold_json(order.hold)] if order.hold else [],
+        "holds": [_hold_json(order.hold, staff)] if order.hold else [],
         "delivered_at": _instant(order.delivered_at),
         "exchange_of": order.exchange_of,
         "survey": order.survey and {"score": order.survey.score, "comment": order.survey.comment},
@@ -148,8 +148,12 @@ def _shipment_json(shipment: Shipment) -> dict[str, Any]:
     }
 
 
-def _hold_json(hold: Hold) -> dict[str, Any]:
-    return {"kind": hold.kind, "reason": hold.reason, "since": instant(hold.since), "due_at": _instant(hold.due_at)}
+def _hold_json(hold: Hold, staff: bool) -> dict[str, Any]:
+    """Why it is held is the shop's business: it would teach how to pass the fraud scoring."""
+    shown = {"kind": hold.kind, "since": instant(hold.since)}
+    if not staff:
+        return shown
+    return {**shown, "reason": hold.reason, "score": hold.score, "due_at": _instant(hold.due_at)}
 
 
 def _edit_json(edit: Edit, money: MoneyJson) -> dict[str, Any]:
@@ -199,11 +203,16 @@ def return_json(returned: Return, currency: str) -> dict[str, Any]:
 
 def event_of_row(row: dict[str, Any]) -> Payload:
     """What the event says. KeyError when this version of ours does not know its type."""
-    return EVENTS.payloads[row["type"]].model_validate_json(row["data"])
+    return e.EVENTS.payloads[row["type"]].model_validate_json(row["data"])
 
 
-def event_json(row: dict[str, Any], data: Payload, currency: str, open_address: OpenAddress) -> dict[str, Any]:
-    """An event of the timeline; `row` is one of `order_events.sql`, `data` what it says."""
+def event_json(
+    row: dict[str, Any], data: Payload, currency: str, open_address: OpenAddress, staff: bool = False
+) -> dict[str, Any]:
+    """An event of the timeline; `row` is one of `order_events.sql`, `data` what it says, all of it to `staff` only."""
+    shown = _present(data, currency, open_address)
+    if not staff:
+        shown = {name: value for name, value in shown.items() if name not in _for_staff(data)}
     return {
         "id": row["id"],
         "type": row["type"],
@@ -212,8 +221,19 @@ def event_json(row: dict[str, Any], data: Payload, currency: str, open_address: 
         "actor": row["actor"],
         "correlation_id": row["correlation_id"],
         "causation_id": row["causation_id"],
-        "data": _present(data, currency, open_address),
+        "data": shown,
     }
+
+
+def _for_staff(data: Payload) -> frozenset[str]:
+    """As in `_hold_json`."""
+    match data:
+        case e.OrderHeld():
+            return frozenset({"reason", "score", "due_at"})
+        case e.OrderEditFailed(reason="fraud"):
+            return frozenset({"detail"})
+        case _:
+            return frozenset()
 
 
 def addresses_in(value: Any) -> Iterator[Address]:

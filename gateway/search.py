@@ -21,6 +21,7 @@ from gateway import times
 from gateway.ids import is_uuid
 from gateway.models import Time
 from gateway.problems import Problem
+from processors.order.paying import HOLDS
 from schemas.money import CurrencyCode, to_minor
 from schemas.order import OrderStatus
 
@@ -61,6 +62,7 @@ class OrderSearch(BaseModel):
     product: Annotated[str, Field(min_length=2, max_length=128)] | None = Field(
         default=None, description="a part of a product's name"
     )
+    hold: Literal["fraud", "staff", "any"] | None = Field(default=None, description="what holds it")
     promo_code: Text | None = None
     tracking_number: Text | None = None
     country: Annotated[str, Field(pattern="^[A-Z]{2}$")] | None = Field(default=None, description="it is shipped to")
@@ -95,6 +97,7 @@ class OrderSearch(BaseModel):
             "customer_id": self.customer_id,
             "sku": self.sku,
             "product": self.product,
+            "holds": self._holds(),
             "promo_code": self.promo_code,
             "tracking_number": self.tracking_number,
             "country": self.country,
@@ -113,6 +116,9 @@ class OrderSearch(BaseModel):
             if begin is not None and end is not None and (begin > end or (begin == end and not included)):
                 raise _bad(most, f"must be after `{least}`" if not included else f"must not be less than `{least}`")
         return {name: value for name, value in asked.items() if value not in (None, [])}
+
+    def _holds(self) -> list[str]:
+        return [kind for kind in HOLDS if self.hold in (kind, "any")]
 
     def _minor(self, name: str) -> int | None:
         amount = getattr(self, name)

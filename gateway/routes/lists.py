@@ -50,9 +50,10 @@ async def get_events(call: AnyCall, order_id: OrderId, min_version: Version = No
     events = [past.event(order_id, row) for row in rows]
     addresses = call.parts.addresses
     await addresses.prepare_addresses(address for event in events for address in addresses_in(event.data))
-    shown = [order_json(then, addresses.open) for then in past.fold(events)]
+    staff = call.caller.staff
+    shown = [order_json(then, addresses.open, staff) for then in past.fold(events)]
     items = [
-        {**event_json(row, event.data, order.currency, addresses.open), "changes": past.changes(before, after)}
+        {**event_json(row, event.data, order.currency, addresses.open, staff), "changes": past.changes(before, after)}
         for row, event, before, after in zip(rows, events, [None, *shown], shown, strict=False)
     ]
     return reply({"items": items, "next": None}, version=order.version)

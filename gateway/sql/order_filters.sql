@@ -6,6 +6,7 @@
     AND customer_id = {customer_id:String}
     AND has(skus, {sku:String})
     AND arrayExists(name -> positionCaseInsensitiveUTF8(name, {product:String}) > 0, names)
+    AND hold IN {holds:Array(String)}
     AND has(promo_codes, {promo_code:String})
     AND has(tracking_numbers, {tracking_number:String})
     AND country = {country:String}

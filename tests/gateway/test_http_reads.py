@@ -147,6 +147,33 @@ def test_a_list_is_filtered(shop: Shop) -> None:
     assert ids("status=SHIPPED") == []
 
 
+def test_held_orders_are_listed_and_why_is_for_staff(shop: Shop) -> None:
+    tea = shop.product()
+    order, _ = shop.placed(tea), shop.draft(tea)
+    held = shop.call("POST", f"/v1/admin/orders/{order['id']}/hold", {"reason": "velocity"}, as_="staff").json()
+
+    def found(query: str, as_: str) -> list[dict[str, Any]]:
+        return [one for page in pages(shop, f"/v1/orders?sku={tea}&{query}", as_) for one in page]
+
+    deadline = time.monotonic() + 15
+    while not found("hold=any", "staff"):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    for query in ("hold=any", "hold=staff"):
+        (by_staff,), (by_customer,) = found(query, "staff"), found(query, "customer")
+        assert by_staff["id"] == by_customer["id"] == order["id"]
+        since = held["holds"][0]["since"]
+        assert by_customer["holds"] == [{"kind": "staff", "since": since}]
+        of_staff = {"reason": "velocity", "score": None, "due_at": None}
+        assert by_staff["holds"] == [{"kind": "staff", "since": since, **of_staff}]
+    assert found("hold=fraud", "staff") == []
+    assert found("hold=any", "somebody-else") == []
+    problem(shop.call("GET", "/v1/orders?hold=whim", as_="staff"), 422, "invalid-request", "hold")
+    path = f"/v1/orders/{order['id']}/events?min_version={held['version']}"
+    assert "velocity" in shop.call("GET", path, as_="staff").text
+    assert "velocity" not in shop.call("GET", path).text
+
+
 def test_a_cursor_belongs_to_its_filters(shop: Shop) -> None:
     sku = shop.product()
     listed(shop, *(shop.draft(sku) for _ in range(2)))

@@ -17,8 +17,8 @@ from gateway.problems import Problem, field_of, rejected
 from processors.order.decide import decide
 from processors.order.evolve import evolve
 from schemas import events as e
-from schemas.base import Event
-from schemas.order import Order
+from schemas.base import Event, Payload
+from schemas.order import Hold, Order
 from schemas.replies import Rejection
 from tests.support.examples import POLICY, command, create, line
 
@@ -237,6 +237,30 @@ def test_an_order_document_has_all_that_was_promised() -> None:
     assert shown["created_at"].endswith("Z")
     assert shown["shipping_address"] == {"recipient_name": "Ada", "country": "DE"}
     assert shown["billing_address"] == {"name": "Ada", "country": "DE"}
+
+
+def test_why_an_order_is_held_is_shown_to_staff_only() -> None:
+    order, history = made()
+    hold = Hold(kind="fraud", reason="customer_velocity, amount", score=60, since=order.created_at)
+    order = order.model_copy(update={"hold": hold})
+    (held,) = order_json(order, opened)["holds"]
+    assert held == {"kind": "fraud", "since": order_json(order, opened)["created_at"]}
+    (held,) = order_json(order, opened, staff=True)["holds"]
+    assert (held["reason"], held["score"]) == ("customer_velocity, amount", 60)
+    row = {**history[0].model_dump(exclude={"data"}), "occurred_us": 0}
+    was_held = e.OrderHeld(kind="fraud", reason="amount", score=60)
+    refused = e.OrderEditFailed(edit_id="E1", kind="OrderLineItemAdded", reason="fraud", detail="amount")
+    declined = refused.model_copy(update={"reason": "payment_declined", "detail": "card_declined"})
+
+    def told(data: Payload, staff: bool = False) -> dict[str, Any]:
+        shown: dict[str, Any] = event_json({**row, "type": type(data).__name__}, data, "EUR", opened, staff)["data"]
+        return shown
+
+    assert told(was_held) == {"kind": "fraud"}
+    assert told(was_held, staff=True) == {"kind": "fraud", "reason": "amount", "score": 60, "due_at": None}
+    assert "detail" not in told(refused)
+    assert told(refused, staff=True)["detail"] == "amount"
+    assert told(declined)["detail"] == "card_declined"
 
 
 def no_bare_amounts(value: Any, names: set[str]) -> bool:
