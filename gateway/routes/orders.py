@@ -51,7 +51,7 @@ async def create(call: AnyCall, body: NewOrder, dry_run: DryRun = False) -> Resp
     quotes = _quotes_in_stock(parts, wishes, body.currency)
     if isinstance(quotes, Rejection):
         return await refuse(call, order_id, command_id, quotes, dry_run, created=True)
-    if used_up := _used_up(parts, body.promo_codes):
+    if used_up := _first_used_up(parts, body.promo_codes):
         return await refuse(call, order_id, command_id, used_up, dry_run, created=True)
     seal = parts.addresses.seal
     data = c.CreateOrder(
@@ -131,7 +131,7 @@ async def change_shipping_method(
 async def apply_promotion(call: AnyCall, order_id: OrderId, body: PromoCodeBody, dry_run: DryRun = False) -> Response:
     command_id = call.command_id(dry_run)
     found = call.parts.promotions.terms([body.code])
-    refusal = _used_up(call.parts, [body.code]) if found else _unknown_code(body.code)
+    refusal = _used_up(call.parts, body.code, "code") if found else _unknown_code(body.code)
     if refusal:
         return await refuse(call, order_id, command_id, refusal, dry_run)
     data = c.ApplyPromotion(terms=found[0], reason=body.reason)
@@ -218,17 +218,21 @@ def _quotes_in_stock(parts: Parts, wishes: Sequence[Wish], currency: str) -> lis
     return parts.catalogue.shortage(wishes) or quotes
 
 
-def _used_up(parts: Parts, codes: Sequence[str]) -> Rejection | None:
+def _first_used_up(parts: Parts, codes: Sequence[str]) -> Rejection | None:
+    used_up = (_used_up(parts, code, f"promo_codes[{i}]") for i, code in enumerate(codes))
+    return next(filter(None, used_up), None)
+
+
+def _used_up(parts: Parts, code: str, field: str) -> Rejection | None:
     """409 for a code that is known to be used up. A courtesy, like that for stock: the redemption decides."""
-    for i, code in enumerate(codes):
-        if parts.promotions.used_up(code):
-            return Rejection(
-                type="promotion-used-up",
-                status=HTTPStatus.CONFLICT,
-                field=f"promo_codes[{i}]",
-                detail=f"The promotion {code} has been used as often as it may be.",
-            )
-    return None
+    if not parts.promotions.used_up(code):
+        return None
+    return Rejection(
+        type="promotion-used-up",
+        status=HTTPStatus.CONFLICT,
+        field=field,
+        detail=f"The promotion {code} has been used as often as it may be.",
+    )
 
 
 def _unknown_code(code: str) -> Rejection:

@@ -79,6 +79,9 @@ def test_an_order_uses_a_code_and_gives_it_back(shop: Shop) -> None:
     used(shop, name, 1)
     refused = shop.call("POST", "/v1/orders", shop.body(sku, promo_codes=[name]))
     problem(refused, 409, "promotion-used-up", "promo_codes[0]")
+    draft = shop.draft(sku)
+    refused = shop.call("POST", f"/v1/orders/{draft['id']}/promo-codes", {"code": name})
+    problem(refused, 409, "promotion-used-up", "code")
     cancelled = shop.call("POST", f"/v1/orders/{order['id']}/cancel", {"reason": "customer_request"})
     assert cancelled.status_code == 200, cancelled.text
     used(shop, name, 0)

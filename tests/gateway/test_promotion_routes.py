@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -44,12 +44,18 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def answers(settings: Settings, *requests: tuple[str, str, Any], admin: bool = True) -> list[httpx.Response]:
+def answers(
+    settings: Settings, *requests: tuple[str, str, Any], admin: bool = True, levels: Sequence[PromotionLevel] = ()
+) -> list[httpx.Response]:
     who = {"admin": "boss"} if admin else {"customer": "ada"}
     headers = {"Authorization": f"Bearer {issue(settings, ttl=timedelta(hours=1), **who)}"}
 
     async def scenario() -> list[httpx.Response]:
-        app = create_app(create_parts(settings))
+        parts = create_parts(settings)
+        if levels:
+            read(parts.promotions, *levels)
+            parts.promotions.feed.caught_up.set()
+        app = create_app(parts)
         transport = httpx.ASGITransport(app)
         async with (
             app.router.lifespan_context(app),
@@ -134,6 +140,17 @@ def test_without_kafka(settings: Settings) -> None:
     problem(put, 503, "kafka-unavailable")
     problem(one, 503, "promotions-loading")
     problem(every, 503, "promotions-loading")
+
+
+def test_a_code_that_is_used_up_is_named_as_the_request_has_it(settings: Settings) -> None:
+    path = "/v1/orders/00000000-0000-4000-8000-000000000001/promo-codes"
+    levels = [level(limit=1, used=1)]
+    used_up, unknown = answers(
+        settings, ("POST", path, {"code": "spring10"}), ("POST", path, {"code": "SPRUNG10"}), levels=levels
+    )
+    told = problem(used_up, 409, "promotion-used-up")
+    assert [error["field"] for error in told["errors"]] == ["code"]
+    problem(unknown, 422, "unknown-promo-code", "code")
 
 
 def test_a_promotion_is_shown_as_it_was_put() -> None:
