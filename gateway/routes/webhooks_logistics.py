@@ -7,7 +7,7 @@ from http import HTTPStatus
 from typing import Annotated, Literal
 
 from fastapi import APIRouter
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime, Field, ValidationInfo, field_validator
 from starlette.responses import Response
 
 from gateway.models import Body
@@ -37,8 +37,15 @@ class WarehouseEvent(Body):
     order_id: OrderId
     shipment_id: Name
     kind: Literal["picked", "packed", "short", "cancelled"]
-    lines: Annotated[tuple[Units, ...], Field(max_length=1_000)] = ()
+    lines: Annotated[tuple[Units, ...], Field(max_length=1_000, validate_default=True)] = ()
     occurred_at: AwareDatetime
+
+    @field_validator("lines")
+    @classmethod
+    def _named(cls, lines: tuple[Units, ...], info: ValidationInfo) -> tuple[Units, ...]:
+        if not lines and info.data.get("kind") == "short":
+            raise ValueError("say which units are not there")
+        return lines
 
 
 class WarehouseEvents(Body):

@@ -110,6 +110,10 @@ class Fulfilment(Model):
     def item(self, line_id: str) -> Item | None:
         return next((i for i in self.items if i.line_id == line_id), None)
 
+    def had(self, parcel_id: str) -> bool:
+        """Whether it is, or was, a parcel of ours."""
+        return any(parcel_id == shipment_id(self.order_id, number) for number in range(1, self.count + 1))
+
     def with_parcel(self, shipment_id: str, **changes: Any) -> Fulfilment:
         parcels = tuple(p.model_copy(update=changes) if p.shipment_id == shipment_id else p for p in self.parcels)
         return self.model_copy(update={"parcels": parcels})

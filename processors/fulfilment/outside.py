@@ -141,8 +141,10 @@ def _booking(state: Fulfilment, parcel: Parcel) -> g.BookShipment:
 
 def warehouse(state: Fulfilment, report: g.WarehouseReported) -> Step:
     parcel = state.parcel(report.shipment_id)
-    if parcel is None:
-        return state, _short(report, report.lines) if report.kind == "short" else []
+    if parcel is None and report.kind == "short":
+        return state, _short(report, report.lines)
+    if parcel is None:  # a late word about a parcel that has ended is no news
+        return state, [] if state.had(report.shipment_id) else [_stray(report)]
     if report.event_id in parcel.seen:
         return state, []
     state = _seen(state, parcel, report.event_id)
@@ -151,11 +153,12 @@ def warehouse(state: Fulfilment, report: g.WarehouseReported) -> Step:
             missing = without(parcel.contents, without(parcel.contents, report.lines))
             after = state.with_parcel(parcel.shipment_id, short=(*parcel.short, *missing))
             called_back = parcel.status == "called_back"
-            return _gone(after, parcel.shipment_id) if called_back else after, _short(report, missing)
+            sends = [*(_short(report, missing) if missing else ()), *_not_in_it(report, parcel)]
+            return _gone(after, parcel.shipment_id) if called_back else after, sends
         case "cancelled" if parcel.status == "called_back":
             return state.without_parcel(parcel.shipment_id), []
         case "cancelled" if parcel.at_home:
-            return state, [_pick_cancelled(parcel)]
+            return state, [_pick_cancelled(f"pick:{parcel.shipment_id}", parcel.shipment_id)]
         case "picked" if parcel.status == "planned":
             return state, [_update(parcel.shipment_id, "picked")]
         case "packed" if parcel.status == "planned" and parcel.contents and not parcel.announced:
@@ -182,20 +185,43 @@ def _short(report: g.WarehouseReported, missing: tuple[ShipmentLine, ...]) -> li
     return sends
 
 
+def _not_in_it(report: g.WarehouseReported, parcel: Parcel) -> list[Send]:
+    """Nothing is cancelled for these units; what the warehouse has in its hands, a person has to find out."""
+    beyond = without(report.lines, parcel.contents)
+    if not beyond:
+        return []
+    name, units = f"short:{report.event_id}", ", ".join(f"{x.quantity} × {x.sku}" for x in beyond)
+    opened = ExceptionOpened(
+        exception_id=name,
+        kind="warehouse_contradiction",
+        owner=OWNER,
+        detail=f"The warehouse misses what is not in the parcel: {units}.",
+        facts={"shipment_id": parcel.shipment_id},
+    )
+    return [Send("exceptions", f"raise:{name}", opened)]
+
+
+def _stray(report: g.WarehouseReported) -> Send:
+    """About a parcel that we never had picked: the order will say that there is no such shipment."""
+    if report.kind == "cancelled":
+        return _pick_cancelled(f"pick:{report.event_id}", report.shipment_id)
+    return _update(report.shipment_id, report.kind)
+
+
 def _update(shipment_id: str, status: str) -> Send:
     update = c.UpdateShipment(shipment_id=shipment_id, status=status)
     return Send("order.internal", f"{status}:{shipment_id}", update)
 
 
-def _pick_cancelled(parcel: Parcel) -> Send:
+def _pick_cancelled(name: str, shipment_id: str) -> Send:
     opened = ExceptionOpened(
-        exception_id=f"pick:{parcel.shipment_id}",
+        exception_id=name,
         kind="pick_cancelled",
         owner=OWNER,
         detail="The warehouse cancelled a parcel that nobody asked it to cancel.",
-        facts={"shipment_id": parcel.shipment_id},
+        facts={"shipment_id": shipment_id},
     )
-    return Send("exceptions", f"raise:pick:{parcel.shipment_id}", opened)
+    return Send("exceptions", f"raise:{name}", opened)
 
 
 def carrier(state: Fulfilment, report: g.CarrierReported) -> Step:
@@ -315,6 +341,8 @@ def about_nothing(cause: Cause) -> list[Send]:
             return [_fact(report, None)] if ours else []
         case g.WarehouseReported(kind="short") as report:
             return _short(report, report.lines)[:1]
+        case g.WarehouseReported() as report:
+            return [_stray(report)]
         case _:
             return []
 

@@ -27,6 +27,7 @@ from tests.support.examples import ORDER, POLICY, T0, address, at
 S1, S2 = shipment_id(ORDER, 1), shipment_id(ORDER, 2)
 AVAILABLE = POLICY.model_copy(update={"fulfilment": POLICY.fulfilment.model_copy(update={"split": "ship_available"})})
 SUBMITTED = e.OrderSubmitted(lines=(), totals=Totals())
+CANCELLED = e.OrderCancelled(reason="customer_request")
 PAID = e.OrderPaymentConfirmed(attempt_id="a", amount=1, provider_ref="ch", modifiable_until=at(1800))
 
 
@@ -269,7 +270,7 @@ def test_a_loss_that_is_not_made_up_for_needs_no_stock() -> None:
 
 
 def test_short_units_are_told_to_order_and_stock() -> None:
-    story = processing().hears(planned()).hears(warehouse("short", L1=5)).sends(c.ShortItems, i.LoseStock)
+    story = processing().hears(planned()).hears(warehouse("short", L1=3)).sends(c.ShortItems, i.LoseStock)
     assert story.first(c.ShortItems).lines == units(L1=3)
     story.hears(warehouse("packed", name="odd")).sends()
     story.hears(cancelled(S1, "out_of_stock", L1=3)).sends()
@@ -390,6 +391,39 @@ def test_a_refused_booking_can_be_sent_again_as_it_was() -> None:
 
 def test_a_pick_that_the_warehouse_gives_up_goes_to_a_person() -> None:
     processing().hears(planned()).hears(warehouse("cancelled")).sends(ExceptionOpened)
+
+
+def test_units_that_the_parcel_does_not_hold_are_a_contradiction() -> None:
+    story = processing().hears(planned()).hears(warehouse("short", L2=2)).sends(ExceptionOpened)
+    assert (story.only().kind, story.only().facts) == ("warehouse_contradiction", {"shipment_id": S1})
+    assert story.only().detail == "The warehouse misses what is not in the parcel: 2 × LAMP."
+    story.hears(warehouse("short", name="more than all", L1=5)).sends(c.ShortItems, i.LoseStock, ExceptionOpened)
+    assert story.first(c.ShortItems).lines == units(L1=3)
+    assert story.first(ExceptionOpened).detail.endswith(": 2 × MUG.")
+    story.hears(warehouse("short", name="as before", L1=1)).sends(ExceptionOpened)
+
+
+@pytest.mark.parametrize("kind", ["picked", "packed"])
+def test_a_parcel_that_nobody_asked_for_goes_to_the_order_as_a_carriers_does(kind: str) -> None:
+    for story in (Story(), Story().hears(PAID), processing(), packed().hears(CANCELLED)):
+        story.hears(warehouse(kind, "nobody's")).sends(c.UpdateShipment)
+        assert (story.only().shipment_id, story.only().status) == ("nobody's", kind)
+    unknown = Rejection(type="unknown-shipment", status=404, detail="The order has no shipment nobody's.")
+    processing().hears(
+        CommandRejected(command_id="x", command="UpdateShipment", actor="system:fulfilment", rejection=unknown)
+    ).sends(ExceptionOpened)
+
+
+def test_a_parcel_that_nobody_asked_for_and_that_is_given_up_goes_to_a_person() -> None:
+    for story in (Story(), processing(), packed().hears(CANCELLED)):
+        story.hears(warehouse("cancelled", "nobody's", name="w1")).sends(ExceptionOpened)
+        assert (story.only().kind, story.only().exception_id) == ("pick_cancelled", "pick:w1")
+
+
+def test_a_late_word_about_a_parcel_that_has_ended_is_no_news() -> None:
+    story = packed().hears(CANCELLED)
+    for kind in ("picked", "packed", "cancelled"):
+        story.hears(warehouse(kind, name=f"late {kind}")).sends()
 
 
 def test_stuck_orders_are_raised_until_they_go_on() -> None:

@@ -104,7 +104,7 @@ class Gateway:
             webhook_secret=secret,
         )
 
-    def post(self, *bodies: bytes, headers: dict[str, str] | None = None) -> list[httpx.Response]:
+    def post(self, *bodies: bytes, path: str = PATH, headers: dict[str, str] | None = None) -> list[httpx.Response]:
         async def scenario() -> list[httpx.Response]:
             app = create_app(create_parts(self.settings))
             transport = httpx.ASGITransport(app)
@@ -114,7 +114,7 @@ class Gateway:
             ):
                 return [
                     await http.post(
-                        PATH,
+                        path,
                         content=body,
                         headers={"OMS-Signature": sign(SECRET, body)} if headers is None else headers,
                     )
@@ -180,6 +180,23 @@ def test_a_body_that_does_not_fit_names_the_field(gateway: Gateway) -> None:
     assert told(empty) == told(many) == (422, "/problems/invalid-request", ["events"])
     assert told(other)[:2] == (422, "/problems/invalid-request")
     assert told(broken) == (400, "/problems/malformed-json", ["body"])
+
+
+def test_a_short_parcel_says_what_is_not_there(gateway: Gateway) -> None:
+    report = {name: event()[name] for name in ("event_id", "order_id", "occurred_at")} | {"shipment_id": "s1"}
+    lines = {"lines": [{"line_id": "L1", "sku": "MUG", "quantity": 1}]}
+    missing, empty, said, picked = gateway.post(
+        *bodies(
+            {**report, "kind": "short"},
+            {**report, "kind": "short", "lines": []},
+            {**report, "kind": "short", **lines},
+            {**report, "kind": "picked"},
+        ),
+        path="/v1/warehouse/events",
+    )
+    assert told(missing) == told(empty) == (422, "/problems/invalid-request", ["events[0].lines"])
+    # What is right only fails because no Kafka is there.
+    assert told(said) == told(picked) == (503, "/problems/kafka-unavailable", [])
 
 
 def test_a_body_has_at_most_1_mib(gateway: Gateway) -> None:

@@ -406,6 +406,7 @@ def test_webhooks_are_taken_with_the_right_signature_only(rig: Rig) -> None:
         for path, good, change, field in (
             (WAREHOUSE_PATH, warehouse, {"kind": "eaten"}, "events[0].kind"),
             (WAREHOUSE_PATH, warehouse, {"lines": [{"line_id": "l1", "sku": "M", "quantity": 0}]}, "quantity"),
+            (WAREHOUSE_PATH, warehouse, {"lines": []}, "events[0].lines"),
             (WAREHOUSE_PATH, warehouse, {"order_id": ""}, "events[0].order_id"),
             (WAREHOUSE_PATH, warehouse, {"occurred_at": "2026-11-23T10:00:00"}, "events[0].occurred_at"),
             (CARRIER_PATH, carrier, {"attempt": -1}, "events[0].attempt"),
