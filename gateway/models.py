@@ -157,7 +157,10 @@ class ProductBody(Body):
     category: Name
     tax_category: Name
     weight_grams: Annotated[int, Field(ge=0, le=10_000_000)]
-    prices: Annotated[list[Amount], Field(max_length=200, description="for one unit, before tax")]
+    prices: Annotated[
+        list[Amount],
+        Field(max_length=200, description="for one unit; with tax for countries whose prices include it, else before"),
+    ]
     active: bool = True
     hs_code: Annotated[str, text(12, r"^\d{6,12}$"), Field(description="customs tariff number")] | None = None
     origin: Annotated[Country | None, Field(description="country of origin")] = None

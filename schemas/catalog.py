@@ -9,7 +9,8 @@ Family("catalog.events", Message)
 
 
 class Product(Payload, family="catalog.products"):
-    """A thing for sale. `prices`: currency → minor units of one unit, before tax."""
+    """A thing for sale. `prices`: currency → minor units of one unit. For an order to a country whose prices include
+    tax (policy) these include it; elsewhere it comes on top."""
 
     sku: str
     product_id: str

@@ -37,7 +37,8 @@ class CancellationReason(StrEnum):
 
 
 class Quote(Model):
-    """What the catalogue said of a SKU when the gateway asked it; the price is for one unit, before tax."""
+    """What the catalogue said of a SKU when the gateway asked it. The price is for one unit; whether it includes tax
+    depends on where the order goes (`prices_include_tax` of the country in policy)."""
 
     product_id: str
     sku: str
