@@ -92,7 +92,7 @@ EXPECTED: dict[str, list[tuple[Any, ...]]] = {
     "processing_time": [(4, 195_280.0, 172_765.0, 319_678.5, 0.75)],
     "satisfaction": [(4, 2, 3.5, 0.5, 0.5)],
     # c and d of the seven that are no longer undecided
-    "cart_abandonment": [(8, 5, 2, 1, 2 / 7)],
+    "cart_abandonment": [(8, 5, 2, 7, 1, 2 / 7)],
     "return_rate": [(4, 2, 3, 4, 2, 0.5, 0.5)],
     "orders_created": [(8, 4)],
     "average_order_value": [

@@ -304,6 +304,7 @@ def _abandonment(fates: list[str]) -> Figures:
         "created": len(fates),
         "submitted": fates.count("submitted"),
         "abandoned": gone,
+        "decided": len(fates) - open_ones,
         "undecided": open_ones,
         "abandonment_rate": _rate(gone, len(fates) - open_ones),
     }
