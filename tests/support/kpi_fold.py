@@ -25,7 +25,7 @@ from schemas.money import digits
 from schemas.order import Order
 
 DAY = timedelta(days=1)
-ACTIVE = ("DRAFT", "PENDING_PAYMENT", "PAYMENT_CONFIRMED", "PROCESSING", "SHIPPED", "REFUND_REQUESTED")
+ACTIVE = ("PENDING_PAYMENT", "PAYMENT_CONFIRMED", "PROCESSING", "SHIPPED")
 
 
 @dataclass
