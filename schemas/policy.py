@@ -225,6 +225,14 @@ class ReturnRules(Rules):
     category_fees: dict[str, Percent] = Field(default={}, description="category → its own restocking fee")
 
 
+class RefundRules(Rules):
+    """What staff gives back without a return."""
+
+    reasons: Annotated[tuple[str, ...], Field(min_length=1)] | None = Field(
+        default=("goodwill", "damaged", "late", "missing", "price", "other"), description="none: whatever staff says"
+    )
+
+
 class DeadlineRules(Rules):
     draft_abandoned_after: Duration = timedelta(days=7)
     stuck_after: dict[str, Duration] = Field(default={}, description="status → an exception is raised after so long")
@@ -237,6 +245,7 @@ class Policy(Rules):
     fraud: FraudRules = FraudRules()
     fulfilment: FulfilmentRules = FulfilmentRules()
     returns: ReturnRules = ReturnRules()
+    refunds: RefundRules = RefundRules()
     deadlines: DeadlineRules = DeadlineRules()
     customs: Customs
     countries: dict[CountryCode, CountryRules] = Field(description="where we ship")
