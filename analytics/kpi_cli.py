@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
 from zoneinfo import ZoneInfo
@@ -118,11 +118,13 @@ def headline_table(found: Sequence[tuple[Kpi, list[Row]]], period: str = "all ti
 
 
 def _judged(line: dict[str, Any]) -> Text:
-    match line["met"]:
-        case True:
+    match line["verdict"]:
+        case "met":
             return Text(f"✓ {line['target']}", style="green")
-        case False:
+        case "missed":
             return Text(f"✗ {line['target']}", style="red")
+        case "open":
+            return Text(f"… {line['target']} open")
         case _:
             return Text(f"  {line['target'] or ''}", style="dim")
 
@@ -140,7 +142,7 @@ def print_kpi(console: Console, one: Kpi, asked: Asked, rows: list[Row]) -> None
         table.add_column(Text(name.replace("_", " ")), justify=justify, no_wrap=name == "at")
     for row in rows:
         at = [Text(_clock(row["at"], asked.grain))] if "at" in row else []
-        table.add_row(*at, *(_figure(one, name, value) for name, value in row.items() if name != "at"))
+        table.add_row(*at, *(_figure(one, name, row) for name in row if name != "at"))
     console.print(table if rows else Text("\nnone"))
 
 
@@ -149,11 +151,14 @@ def _clock(at: str, grain: str | None) -> str:
     return at[:10] if grain != "hour" else f"{at[:10]} {at[11:16]}{at[19:]}"
 
 
-def _figure(one: Kpi, name: str, value: Any) -> Text:
-    shown = Text(kpis.text(value, one.columns.get(name, "text")))
-    if one.target is not None and one.target.column == name and (met := one.target.met(value)) is not None:
-        shown.stylize("green" if met else "red")
+def _figure(one: Kpi, name: str, row: Row) -> Text:
+    shown = Text(kpis.text(row[name], one.columns.get(name, "text")))
+    if one.target is not None and one.target.column == name:
+        shown.stylize(_STYLES.get(one.target.verdict(row), ""))
     return shown
+
+
+_STYLES: Mapping[kpis.Verdict | None, str] = {"met": "green", "missed": "red"}
 
 
 def period_text(asked: Asked) -> str:

@@ -51,7 +51,7 @@ class InspectBody(Body):
 class RefundBody(Body):
     """What is named is given back: units (they stay with the customer), shipping, and an amount on top."""
 
-    reason: Words
+    reason: Annotated[Words, Field(description="one of policy's: refunds.reasons", examples=["goodwill"])]
     items: Annotated[list[LineQuantityBody], Field(max_length=500)] = []
     shipping: bool = False
     amount: Amount | None = None

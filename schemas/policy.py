@@ -243,6 +243,14 @@ class ReturnRules(Rules):
     category_fees: dict[str, Percent] = Field(default={}, description="category → its own restocking fee")
 
 
+class RefundRules(Rules):
+    """What staff gives back without a return."""
+
+    reasons: Annotated[tuple[str, ...], Field(min_length=1)] | None = Field(
+        default=("goodwill", "damaged", "late", "missing", "price", "other"), description="none: whatever staff says"
+    )
+
+
 WATCHED = (
     OrderStatus.PENDING_PAYMENT,
     OrderStatus.PAYMENT_CONFIRMED,
@@ -273,6 +281,7 @@ class Policy(Rules):
     fraud: FraudRules = FraudRules()
     fulfilment: FulfilmentRules = FulfilmentRules()
     returns: ReturnRules = ReturnRules()
+    refunds: RefundRules = RefundRules()
     deadlines: DeadlineRules = DeadlineRules()
     customs: Customs
     countries: dict[CountryCode, CountryRules] = Field(description="where we ship")

@@ -8,7 +8,7 @@ changes no number.
 from .asked import EARLIEST, GRAINS, LATEST, PARAMETERS, Asked, BadParameter, asked
 from .reading import Row, run, run_async, stream, stream_async
 from .report import described, headline, target_text, text
-from .sidecars import DIMENSIONS, ORDER, Kpi, Line, Target, Unit, load
+from .sidecars import DIMENSIONS, ORDER, Kpi, Line, Target, Unit, Verdict, load
 
 __all__ = [
     "DIMENSIONS",
@@ -24,6 +24,7 @@ __all__ = [
     "Row",
     "Target",
     "Unit",
+    "Verdict",
     "asked",
     "described",
     "headline",

@@ -1,5 +1,5 @@
--- Grain: one row per period, group and status in which orders of that period are now, without the final ones. Unit:
--- orders.
+-- Grain: one row per period, group and status in which orders of that period are now, from submission to delivery.
+-- Unit: orders.
 WITH
     '' AS everything,
     -- One row per order created in [from, to) that is under way.
@@ -13,7 +13,7 @@ WITH
             shipping_method,
             status
         FROM oms.order_summaries FINAL
-        WHERE status NOT IN ('DELIVERED', 'CANCELLED', 'REFUNDED')
+        WHERE status IN ('PENDING_PAYMENT', 'PAYMENT_CONFIRMED', 'PROCESSING', 'SHIPPED')
           AND created_at >= {from:DateTime64(6, 'UTC')} AND created_at < {to:DateTime64(6, 'UTC')}
     )
 SELECT
@@ -26,4 +26,4 @@ GROUP BY at, {group_by:Identifier}, status
 ORDER BY
     at,
     {group_by:Identifier},
-    indexOf(['DRAFT', 'PENDING_PAYMENT', 'PAYMENT_CONFIRMED', 'PROCESSING', 'SHIPPED', 'REFUND_REQUESTED'], status)
+    indexOf(['PENDING_PAYMENT', 'PAYMENT_CONFIRMED', 'PROCESSING', 'SHIPPED'], status)

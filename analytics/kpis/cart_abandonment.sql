@@ -23,8 +23,9 @@ SELECT
     count() AS created,
     countIf(is_submitted) AS submitted,
     countIf(is_abandoned) AS abandoned,
-    created - submitted - abandoned AS undecided,
-    if(created = undecided, NULL, abandoned / (created - undecided)) AS abandonment_rate
+    submitted + abandoned AS decided,
+    created - decided AS undecided,
+    if(decided = 0, NULL, abandoned / decided) AS abandonment_rate
 FROM created
 GROUP BY at, {group_by:Identifier}
 ORDER BY at, {group_by:Identifier}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .asked import GRAINS
 from .report import target_text
-from .sidecars import DIMENSIONS, Kpi, load
+from .sidecars import DIMENSIONS, Kpi, Target, load
 
 HEAD = f"""\
 # KPIs
@@ -26,6 +26,9 @@ give the same. All take a period [`from`, `to`); those of one KPI also:
 
 A ratio is 0 to 1, a duration in seconds, money an amount of a currency; currencies are never added up. Figures of
 periods and groups can be added up only where they are counts of orders, units, returns, refunds or attempts.
+
+A target is met or missed once nothing can turn that any more; as long as what is under way or undecided could, it is
+open.
 
 ## What to group by
 
@@ -51,7 +54,7 @@ def _sections() -> Iterator[str]:
 
 def _facts(kpi: Kpi) -> Iterator[str]:
     if kpi.target:
-        yield f"Target: `{kpi.target.column}` {target_text(kpi, kpi.target)}"
+        yield f"Target: `{kpi.target.column}` {target_text(kpi, kpi.target)}{_open(kpi.target)}"
     yield f"Counts {kpi.counts}; {kpi.grain}"
     yield f"Unit: {kpi.unit}"
     yield "Columns: " + ", ".join(f"`{name}` ({unit})" for name, unit in kpi.columns.items())
@@ -59,6 +62,10 @@ def _facts(kpi: Kpi) -> Iterator[str]:
         yield "Group by: " + ", ".join(f"`{name}`" for name in kpi.dimensions)
     tables = ", ".join(f"`oms.{table.strip()}`" for table in kpi.made_of.split(","))
     yield f"Made of {tables} by [{kpi.name}.sql](../analytics/kpis/{kpi.name}.sql)"
+
+
+def _open(target: Target) -> str:
+    return f"; open while those of `{target.cohort.open}` could turn it" if target.cohort else ""
 
 
 def main(arguments: list[str]) -> int:

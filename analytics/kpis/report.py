@@ -26,8 +26,8 @@ def described(kpi: Kpi) -> dict[str, Any]:
 
 
 def headline(kpi: Kpi, rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """The rows as the report shows them: {label, column, value, unit, text, note, target, met}; met is None where there
-    is no target or nothing to judge."""
+    """The rows as the report shows them: {label, column, value, unit, text, note, target, verdict}; the verdict is None
+    where there is no target or nothing to judge."""
     return [_line(kpi, line, row) for row in rows for line in kpi.headline]
 
 
@@ -42,7 +42,7 @@ def _line(kpi: Kpi, line: Any, row: Row) -> dict[str, Any]:
         "text": texts[line.value],
         "note": line.note.format(**texts),
         "target": target_text(kpi, target) if target else None,
-        "met": target.met(row[line.value]) if target else None,
+        "verdict": target.verdict(row) if target else None,
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
 from typing import Any, Literal, Self
@@ -53,6 +54,8 @@ DIMENSIONS = {
 """What KPIs can be grouped by."""
 
 Unit = Literal["text", "count", "ratio", "seconds", "points", "number", "money"]
+Verdict = Literal["met", "missed", "open"]
+"""Of a figure about its target: `open` while what is not decided yet could still turn it."""
 
 
 class _Sidecar(BaseModel):
@@ -67,12 +70,28 @@ class Line(_Sidecar):
     note: str = ""
 
 
+class Cohort(_Sidecar):
+    """Columns with the orders behind a rate: `part` of the `whole`, and those `open`, which are of the whole and may
+    all still come to the part, or none of them."""
+
+    part: str
+    whole: str
+    open: str
+
+    def ends(self, row: Mapping[str, Any]) -> tuple[float, ...]:
+        """The least and the most that the rate can come to (0 to 1); nothing of no orders."""
+        part, whole = row[self.part], row[self.whole]
+        return (part / whole, (part + row[self.open]) / whole) if whole else ()
+
+
 class Target(_Sidecar):
-    """What the business wants of a column: more than `over` or less than `under`."""
+    """What the business wants of a column: more than `over` or less than `under`. Without a `cohort` its figure is
+    judged as it is."""
 
     column: str
     over: float | None = None
     under: float | None = None
+    cohort: Cohort | None = None
 
     @model_validator(mode="after")
     def _has_one_bound(self) -> Self:
@@ -84,11 +103,14 @@ class Target(_Sidecar):
     def bound(self) -> float:
         return self.under if self.over is None else self.over  # type: ignore[return-value]
 
-    def met(self, value: float | None) -> bool | None:
-        """None when there is nothing to judge."""
-        if value is None:
+    def verdict(self, row: Mapping[str, Any]) -> Verdict | None:
+        """Of a row of the KPI; None when there is nothing to judge."""
+        value = row[self.column]
+        ends = self.cohort.ends(row) if self.cohort else () if value is None else (value,)
+        if not ends:
             return None
-        return value > self.bound if self.over is not None else value < self.bound
+        met = [end > self.bound if self.over is not None else end < self.bound for end in ends]
+        return "met" if all(met) else "open" if any(met) else "missed"
 
 
 class Kpi(_Sidecar):

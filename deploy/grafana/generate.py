@@ -70,14 +70,16 @@ def dashboard() -> dict[str, Any]:
 
 
 def target(kpi: Kpi, wanted: Target) -> Panel:
-    """One number, red or green by its target."""
+    """One number, red or green by its target. Grafana colours a number by itself alone, so that it doesn't know what is
+    still open; the description says so."""
     column = wanted.column
     below, above = ("red", "green") if wanted.over is not None else ("green", "red")
     steps = [{"value": None, "color": below}, {"value": wanted.bound, "color": above}]
+    caution = " The colour is that of the figure now, also while it can still turn." if wanted.cohort else ""
     return {
         "type": "stat",
         "title": f"{kpi.title} (target {target_text(kpi, wanted)})",
-        "description": f"{kpi.question} {kpi.meaning}",
+        "description": f"{kpi.question} {kpi.meaning}{caution}",
         "datasource": CLICKHOUSE,
         "targets": [query(of_kpi(kpi))],
         "fieldConfig": {

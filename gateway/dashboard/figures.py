@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from math import log
 from typing import Any, Literal
 
-from analytics.kpis import Kpi, Row, Unit, headline, load, text
+from analytics.kpis import Kpi, Row, Unit, Verdict, headline, load, text
 from gateway import times
 from gateway.dashboard.contents import OTHERS, Found, Now
 
@@ -20,9 +20,6 @@ BEHIND = 10.0
 """Seconds that views may be behind before it is worth a word."""
 FEWEST_MINUTES = 15
 """Of the chart, on a stack that is younger than an hour."""
-
-Verdict = Literal["met", "missed", "open", "none"]
-"""Of a KPI about its target: `open` while there is nothing to judge, `none` where no target is set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +32,8 @@ class Tile:
     value: str
     note: str
     target: str
-    verdict: Verdict
+    verdict: Verdict | Literal["none"]
+    """`none` where no target is set, or there is nothing to judge."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +76,8 @@ def tiles(rows: Mapping[str, Sequence[Row]], kpis: Iterable[Kpi]) -> Iterator[Ti
                 value=line["text"],
                 note=line["note"] if line["value"] is not None else "",
                 target=f"target {line['target']}".replace(" ", NO_BREAK) if line["target"] else "",
-                verdict="none" if line["target"] is None else _VERDICTS[line["met"]],
+                verdict=line["verdict"] or "none",
             )
-
-
-_VERDICTS: Mapping[bool | None, Verdict] = {True: "met", False: "missed", None: "open"}
 
 
 def bars(rows: Sequence[Row], label: str, value: str, *others: tuple[str, Unit]) -> list[Bar]:

@@ -122,7 +122,7 @@ def decide(order: Order | None, command: Command[Any], policy: Policy) -> Decisi
         case c.ExpireReturn() as expired:
             return returning.expire_return(order, expired)
         case c.RefundOrder() as refund:
-            return impossible(order, "refund", actor) or refunding.refund_order(order, refund)
+            return impossible(order, "refund", actor) or refunding.refund_order(order, refund, policy)
         case c.CompleteRefund() as refunded:
             return refunding.complete_refund(order, refunded)
         case c.FailRefund() as unrefunded:

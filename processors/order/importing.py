@@ -92,11 +92,12 @@ def import_order(command: Command[Any], data: c.ImportOrder, policy: Policy, dec
 
 
 def in_the_past(policy: Policy) -> Policy:
-    """Deadlines of today say nothing about what happened long ago."""
+    """Deadlines and reasons of today say nothing about what happened long ago."""
     return policy.model_copy(
         update={
             "edits": policy.edits.model_copy(update={"modification_window": timedelta(0)}),
             "payment": policy.payment.model_copy(update={"capture": "on_submission", "max_attempts": 20}),
+            "refunds": policy.refunds.model_copy(update={"reasons": None}),
         }
     )
 

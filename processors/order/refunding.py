@@ -16,6 +16,7 @@ from schemas import commands as c
 from schemas import events as e
 from schemas.money import to_text
 from schemas.order import Line, Order, Refund, RefundItem
+from schemas.policy import Policy
 from schemas.replies import Rejection
 
 
@@ -109,8 +110,13 @@ def refund_everything(order: Order, reason: str) -> list[e.OrderRefundInitiated]
     return refunds_of(order, left(order), reason)
 
 
-def refund_order(order: Order, refund: c.RefundOrder) -> Decision:
-    """Staff gives back what it names: units (which stay with the customer), shipping, and an amount on top."""
+def refund_order(order: Order, refund: c.RefundOrder, policy: Policy) -> Decision:
+    """Staff gives back what it names, for a reason that policy knows: units (which stay with the customer), shipping,
+    and an amount on top."""
+    known = policy.refunds.reasons
+    if known is not None and refund.reason not in known:
+        detail = f"There is no reason {refund.reason!r}; there are: {', '.join(known)}."
+        return _bad("reason", "unknown-reason", detail)
     items: list[RefundItem] = []
     asked: dict[str, int] = {}
     for i, wish in enumerate(refund.items):

@@ -13,6 +13,9 @@ from schemas.order import Order, Payment, Refund, RemovedLine, Return, Stay
 
 Instants: TypeAdapter[Instant] = TypeAdapter(Instant)
 
+UNANSWERED = ("requested", "superseded")
+"""Statuses of a payment of which the provider has said nothing: that of one whose place another took may still come."""
+
 
 def left_by(order: Order, update: Mapping[str, Any], at: Instant) -> dict[str, Any]:
     """Fields for the order besides those of `update`; `at` is the time of the event."""
@@ -40,7 +43,7 @@ def left_by(order: Order, update: Mapping[str, Any], at: Instant) -> dict[str, A
 def _payment(before: Payment | None, after: Payment, at: Instant) -> Payment:
     if before is None:
         return after.model_copy(update={"requested_at": at})
-    if before.status == "requested" and after.status != "requested":
+    if before.status in UNANSWERED and after.status not in UNANSWERED:
         return after.model_copy(update={"settled_at": at})
     return after
 

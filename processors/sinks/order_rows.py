@@ -182,6 +182,7 @@ def summary_rows(state: State, appended_at: int) -> list[SummaryRow]:
     order, totals = state.data.order, state.data.order.totals
     cancelled = order.status == OrderStatus.CANCELLED
     attempts = [p for p in order.payments if p.purpose == "order"]
+    declines = sum(p.status == "declined" for p in attempts)
     return [
         SummaryRow(
             order.order_id,
@@ -220,8 +221,9 @@ def summary_rows(state: State, appended_at: int) -> list[SummaryRow]:
             [s.tracking_number for s in order.shipments if s.tracking_number],
             order.shipping_method or "",
             *_place(order),
-            len(attempts),
-            sum(p.status == "declined" for p in attempts),
+            # Another try is one after a decline. An attempt that only took the place of one (after a hold) is none.
+            declines + sum(p.status != "declined" for p in attempts[-1:]),
+            declines,
             len(order.returns),
             min((micros(r.requested_at) for r in order.returns), default=None),
             order.survey.score if order.survey else None,

@@ -96,7 +96,6 @@ EXPECTED: dict[str, list[dict[str, Any]]] = {
         {"saga": "placement", "orders": 4, "mean": 4.0, "p50": pytest.approx(2.5), "p95": pytest.approx(8.95)}
     ],
     "active_orders": [
-        {"status": "DRAFT", "orders": 1},
         {"status": "PENDING_PAYMENT", "orders": 1},
         {"status": "PAYMENT_CONFIRMED", "orders": 4},
     ],

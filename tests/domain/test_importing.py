@@ -131,7 +131,7 @@ def test_declined_attempts_refunds_and_a_review() -> None:
             ],
             refunds=[
                 {"at": "2019-03-10T00:00:00Z", "amount": "5.00"},
-                {"at": "2019-03-12T00:00:00Z", "amount": "23.70", "reference": "re_2"},
+                {"at": "2019-03-12T00:00:00Z", "amount": "23.70", "reason": "A scratch.", "reference": "re_2"},
             ],
             review={"at": "2019-03-11T00:00:00Z", "score": 2, "comment": "broken"},
         )
@@ -139,6 +139,7 @@ def test_declined_attempts_refunds_and_a_review() -> None:
     assert order.status == "REFUNDED"
     assert [p.status for p in order.payments] == ["declined", "captured"]
     assert [(r.amount, r.status) for r in order.refunds] == [(500, "completed"), (2370, "completed")]
+    assert [r.reason for r in order.refunds] == ["refund", "A scratch."], "as it was written, whatever policy knows"
     assert order.survey is not None
     assert order.survey.score == 2
 

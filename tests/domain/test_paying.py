@@ -403,6 +403,17 @@ def test_a_superseded_attempt_that_was_charged_all_the_same_pays_once() -> None:
     assert held_money(story) == story.now.totals.total
 
 
+def test_an_attempt_is_settled_when_its_outcome_comes_not_when_another_takes_its_place() -> None:
+    story = placed().given(FRAUD)
+    old = story.attempt
+    story.given(c.ReleaseOrder(), actor="staff:eve", at=at(60))
+    assert story.now.payments[0].settled_at is None
+    for attempt, seconds in ((story.attempt, 61), (old, 90)):  # the old one was captured late: it goes back
+        yes = c.ConfirmPayment(attempt_id=attempt, amount=story.now.totals.total, provider_ref="ch")
+        story.given(yes, actor=SAGA, at=at(seconds))
+    assert [(p.status, p.settled_at) for p in story.now.payments] == [("captured", at(90)), ("captured", at(61))]
+
+
 def test_payment_may_be_confirmed_while_held_but_fulfilment_waits_for_the_release() -> None:
     story = placed().given(STAFF, actor="staff:eve")
     pay(story).then("OrderPaymentConfirmed")

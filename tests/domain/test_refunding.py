@@ -11,9 +11,11 @@ from processors.order.refunding import given_back, left, line_due, refund_everyt
 from schemas import commands as c
 from schemas import events as e
 from schemas.order import Order, Payment, Refund, RefundItem
+from schemas.policy import Policy
 from tests.domain.order_lives import OVER, paid, processing, ship
 from tests.domain.order_story import Story
 from tests.support.delivered import ATTEMPT, delivered, delivered_line, story
+from tests.support.examples import POLICY
 
 LINES = (delivered_line("L1", 3, 1000), delivered_line("L2", 2, 701))  # + 583 shipping = 2284
 
@@ -122,7 +124,7 @@ def test_staff_refunds_units_shipping_and_an_amount() -> None:
     told = story(delivered(*LINES))
     told.when(
         c.RefundOrder(
-            reason="scratched",
+            reason="damaged",
             items=(c.ItemQuantity(line_id="L1", quantity=1), c.ItemQuantity(line_id="L2", quantity=2)),
             shipping=True,
             amount=50,
@@ -132,18 +134,18 @@ def test_staff_refunds_units_shipping_and_an_amount() -> None:
     (refund,) = initiated(told)
     assert refund.amount == 333 + 701 + 583 + 50
     assert [(i.line_id, i.quantity, i.amount) for i in refund.items] == [("L1", 1, 333), ("L2", 2, 701)]
-    assert (refund.shipping, refund.kept, refund.comment, refund.reason) == (583, True, "called us", "scratched")
+    assert (refund.shipping, refund.kept, refund.comment, refund.reason) == (583, True, "called us", "damaged")
     assert told.now.status == "REFUND_REQUESTED"
     told.when(complete(refund)).then("OrderRefundCompleted")
     assert told.now.status == "DELIVERED"
 
 
 def test_all_the_money_back_makes_a_delivered_order_refunded_once_it_is_done() -> None:
-    told = story().given(c.RefundOrder(reason="sorry", amount=1583))
+    told = story().given(c.RefundOrder(reason="goodwill", amount=1583))
     assert told.now.status == "REFUND_REQUESTED"
     told.given(complete(initiated(told)[0]))
     assert told.now.status == "REFUNDED"
-    told.when(c.RefundOrder(reason="more", amount=1)).refused("cannot-refund")
+    told.when(c.RefundOrder(reason="goodwill", amount=1)).refused("cannot-refund")
 
 
 @pytest.mark.parametrize("status", ["PAYMENT_CONFIRMED", "PROCESSING", "SHIPPED"])
@@ -175,46 +177,64 @@ def test_what_was_given_back_on_the_way_counts_for_what_is_asked_for_later() -> 
     told = shipped()
     told.given(c.RefundOrder(reason="late", amount=100), at=OVER)
     told.given(complete(initiated(told)[0]), ARRIVES, at=OVER)
-    told.given(c.RefundOrder(reason="broken", amount=told.now.captured - 100), at=OVER)
+    told.given(c.RefundOrder(reason="damaged", amount=told.now.captured - 100), at=OVER)
     assert told.now.status == "REFUND_REQUESTED"
     told.given(complete(initiated(told)[1]), at=OVER)
     assert told.now.status == "REFUNDED"
 
 
 def test_more_than_is_left_is_refused_and_says_what_is_left() -> None:
-    told = story().given(c.RefundOrder(reason="sorry", amount=1000))
-    told.when(c.RefundOrder(reason="sorry", amount=584)).refused("refund-too-high", 422, "amount")
+    told = story().given(c.RefundOrder(reason="goodwill", amount=1000))
+    told.when(c.RefundOrder(reason="goodwill", amount=584)).refused("refund-too-high", 422, "amount")
     assert told.refusal is not None
     assert told.refusal.extra == {"left": "5.83 EUR"}
     assert "5.83 EUR" in told.refusal.detail
-    told.when(c.RefundOrder(reason="sorry", items=(c.ItemQuantity(line_id="L1", quantity=3),)))
+    told.when(c.RefundOrder(reason="goodwill", items=(c.ItemQuantity(line_id="L1", quantity=3),)))
     told.refused("refund-too-high", 422, "amount")
-    told.when(c.RefundOrder(reason="sorry", amount=583)).then("OrderRefundInitiated")
+    told.when(c.RefundOrder(reason="goodwill", amount=583)).then("OrderRefundInitiated")
 
 
 @pytest.mark.parametrize(
     ("refund", "type", "field"),
     [
-        (c.RefundOrder(reason="r"), "nothing-to-refund", "amount"),
-        (c.RefundOrder(reason="r", amount=0), "nothing-to-refund", "amount"),
-        (c.RefundOrder(reason="r", items=(c.ItemQuantity(line_id="L9", quantity=1),)), "unknown-line",
+        (c.RefundOrder(reason="goodwill"), "nothing-to-refund", "amount"),
+        (c.RefundOrder(reason="goodwill", amount=0), "nothing-to-refund", "amount"),
+        (c.RefundOrder(reason="goodwill", items=(c.ItemQuantity(line_id="L9", quantity=1),)), "unknown-line",
          "items[0].line_id"),
-        (c.RefundOrder(reason="r", items=(c.ItemQuantity(line_id="L1", quantity=4),)), "quantity-out-of-range",
+        (c.RefundOrder(reason="goodwill", items=(c.ItemQuantity(line_id="L1", quantity=4),)), "quantity-out-of-range",
          "items[0].quantity"),
-        (c.RefundOrder(reason="r", items=(c.ItemQuantity(line_id="L1", quantity=2),) * 2), "quantity-out-of-range",
-         "items[1].quantity"),
+        (c.RefundOrder(reason="goodwill", items=(c.ItemQuantity(line_id="L1", quantity=2),) * 2),
+         "quantity-out-of-range", "items[1].quantity"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_refunded_names_the_field(refund: c.RefundOrder, type: str, field: str) -> None:
     story().when(refund).refused(type, 422, field)
 
 
+@pytest.mark.parametrize("reason", ["The cup has a scratch.", "return", ""])
+def test_a_reason_that_policy_does_not_know_is_refused_and_says_which_there_are(reason: str) -> None:
+    told = story().when(c.RefundOrder(reason=reason, amount=1)).refused("unknown-reason", 422, "reason")
+    assert told.refusal is not None
+    assert told.refusal.detail.endswith("there are: goodwill, damaged, late, missing, price, other.")
+
+
+def test_a_shop_has_its_own_reasons_or_none() -> None:
+    told = story()
+    told.policy = Policy.model_validate({**POLICY.model_dump(), "refunds": {"reasons": ["recall"]}})
+    told.when(c.RefundOrder(reason="goodwill", amount=1)).refused("unknown-reason", 422, "reason")
+    told.when(c.RefundOrder(reason="recall", amount=1)).then("OrderRefundInitiated")
+    told.policy = Policy.model_validate({**POLICY.model_dump(), "refunds": {"reasons": None}})
+    told.when(c.RefundOrder(reason="The cup has a scratch.", amount=1)).then("OrderRefundInitiated")
+
+
 def test_units_and_shipping_are_refunded_once() -> None:
-    told = story().given(c.RefundOrder(reason="r", items=(c.ItemQuantity(line_id="L1", quantity=2),), shipping=True))
+    told = story().given(
+        c.RefundOrder(reason="goodwill", items=(c.ItemQuantity(line_id="L1", quantity=2),), shipping=True)
+    )
     two = (c.ItemQuantity(line_id="L1", quantity=2),)
-    told.when(c.RefundOrder(reason="r", items=two)).refused("quantity-out-of-range", 422, "items[0].quantity")
-    told.when(c.RefundOrder(reason="r", shipping=True)).refused("nothing-to-refund", 422, "amount")
-    told.given(c.RefundOrder(reason="r", items=(c.ItemQuantity(line_id="L1", quantity=1),)))
+    told.when(c.RefundOrder(reason="goodwill", items=two)).refused("quantity-out-of-range", 422, "items[0].quantity")
+    told.when(c.RefundOrder(reason="goodwill", shipping=True)).refused("nothing-to-refund", 422, "amount")
+    told.given(c.RefundOrder(reason="goodwill", items=(c.ItemQuantity(line_id="L1", quantity=1),)))
     assert [r.amount for r in initiated(told)] == [667 + 583, 333]
     assert given_back(told.now, told.now.lines[0]) == told.now.lines[0].paid
     assert line_due(told.now, told.now.lines[0], 3).amount == 0
@@ -225,7 +245,7 @@ def test_refunds_by_units_never_exceed_their_line(steps: list[tuple[int, bool]])
     told = story(delivered(*LINES))
     for quantity, first in steps:
         line_id = "L1" if first else "L2"
-        told.when(c.RefundOrder(reason="r", items=(c.ItemQuantity(line_id=line_id, quantity=quantity),)))
+        told.when(c.RefundOrder(reason="goodwill", items=(c.ItemQuantity(line_id=line_id, quantity=quantity),)))
     for line in told.now.lines:
         parts = [item for r in told.now.refunds for item in r.items if item.line_id == line.line_id]
         assert sum(item.amount for item in parts) == given_back(told.now, line)
@@ -241,7 +261,7 @@ def money(order: Order) -> tuple[int, int]:
 
 
 def test_a_failed_refund_gives_nothing_until_a_retry_completes_it() -> None:
-    told = story().given(c.RefundOrder(reason="sorry", amount=1583))
+    told = story().given(c.RefundOrder(reason="goodwill", amount=1583))
     (refund,) = initiated(told)
     assert money(told.now) == (1583, 1583)
     told.when(c.FailRefund(refund_id=refund.refund_id, code="expired_card")).then("OrderRefundFailed")
@@ -257,9 +277,9 @@ def test_a_failed_refund_gives_nothing_until_a_retry_completes_it() -> None:
 
 
 def test_the_next_refund_after_a_failed_one_has_another_id() -> None:
-    told = story().given(c.RefundOrder(reason="sorry", amount=100))
+    told = story().given(c.RefundOrder(reason="goodwill", amount=100))
     told.given(c.FailRefund(refund_id=initiated(told)[0].refund_id, code="x"))
-    told.given(c.RefundOrder(reason="sorry", amount=100))
+    told.given(c.RefundOrder(reason="goodwill", amount=100))
     assert [r.refund_id for r in initiated(told)] == [names.refund_id(ATTEMPT, 1), names.refund_id(ATTEMPT, 2)]
 
 

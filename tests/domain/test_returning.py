@@ -134,7 +134,7 @@ def test_everything_back_and_given_back_is_refunded_for_good() -> None:
 
 
 def test_refunded_waits_for_open_returns() -> None:
-    told = story().given(ask(), c.RefundOrder(reason="sorry", amount=1583))
+    told = story().given(ask(), c.RefundOrder(reason="goodwill", amount=1583))
     complete(told)
     assert told.now.status == "REFUND_REQUESTED"
     told.given(c.DenyReturn(rma=RMA, reason="keep it"))
@@ -366,7 +366,7 @@ def test_shipping_comes_back_once() -> None:
 
 
 def test_units_refunded_without_return_are_not_paid_for_again() -> None:
-    told = story().given(c.RefundOrder(reason="scratched", items=(c.ItemQuantity(line_id="L1", quantity=2),)))
+    told = story().given(c.RefundOrder(reason="damaged", items=(c.ItemQuantity(line_id="L1", quantity=2),)))
     received(told, wish(quantity=2)).given(inspect())
     assert [r.amount for r in refunds(told)] == [667, 333]
     received(told, wish(quantity=1), rma=f"RMA-{NUMBER}-2").given(inspect(f"RMA-{NUMBER}-2"))
@@ -375,7 +375,7 @@ def test_units_refunded_without_return_are_not_paid_for_again() -> None:
 
 
 def test_never_more_than_is_left() -> None:
-    told = story().given(c.RefundOrder(reason="sorry", amount=1500))
+    told = story().given(c.RefundOrder(reason="goodwill", amount=1500))
     received(told, wish(quantity=3)).given(inspect())
     (inspected,) = inspections(told)
     assert (inspected.amount, inspected.items[0].refund) == (83, 83)
@@ -396,7 +396,7 @@ def test_however_an_order_comes_back_the_money_adds_up(
 ) -> None:
     line = delivered_line(quantity=sum(quantities), paid=paid)
     told = story(delivered(line))
-    told.when(c.RefundOrder(reason="g", amount=goodwill))
+    told.when(c.RefundOrder(reason="goodwill", amount=goodwill))
     for n, quantity in enumerate(quantities, start=1):
         rma = f"RMA-{NUMBER}-{n}"
         received(told, wish(quantity=quantity, reason=reasons[n - 1]), rma=rma)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -18,7 +19,7 @@ from schemas.operations import ExceptionOpened, ExceptionResolved, ExceptionRetr
 from schemas.order import Order, OrderState, PromotionTerms
 from schemas.promotion import PromotionChanged, PromotionLevel
 from schemas.timers import Tick
-from tests.domain.order_lives import OVER, paid, placed, processing, ship
+from tests.domain.order_lives import OVER, PATIENT, SAGA, paid, pay, placed, processing, ship
 from tests.domain.order_story import Story
 from tests.support.examples import T0, at, create, line
 
@@ -72,6 +73,48 @@ def test_a_summary_knows_the_way_and_the_facts_of_an_order() -> None:
     assert (row.skus, row.country, row.shipping_method) == (["MUG", "LAMP"], "DE", "standard")
     assert (row.tracking_numbers, row.payment_attempts, row.payment_declines) == (["n"], 1, 0)
     assert (row.returns, row.return_requested_at) == (1, micros(LATER))
+
+
+def released(story: Story) -> None:
+    hold = c.HoldOrder(kind="fraud", reason="velocity", score=60)
+    story.given(hold, actor=SAGA).given(c.ReleaseOrder(), actor="staff:eve")
+
+
+def declined(story: Story) -> None:
+    story.given(c.FailPayment(attempt_id=story.attempt, code="card_declined"), actor=SAGA)
+
+
+def again(story: Story) -> None:
+    story.given(c.PayOrder(payment_token="pm_other"))
+
+
+def first_pays(story: Story) -> None:
+    pay(story, attempt_id=story.now.payments[0].attempt_id)
+
+
+@pytest.mark.parametrize(
+    ("steps", "tries"),
+    [
+        ([pay], (1, 0)),
+        ([declined], (1, 1)),
+        ([declined, again], (2, 1)),
+        # A release asks afresh: no other try of the customer, also when the money of the first attempt comes as well.
+        ([released], (1, 0)),
+        ([released, pay], (1, 0)),
+        ([released, pay, first_pays], (1, 0)),
+        ([released, first_pays], (1, 0)),
+        ([declined, again, released, pay], (2, 1)),
+        ([released, declined, again, declined], (2, 2)),
+    ],
+)
+def test_a_summary_counts_how_often_the_customer_tried_to_pay(
+    steps: list[Callable[[Story], Any]], tries: tuple[int, int]
+) -> None:
+    story = placed(policy=PATIENT)
+    for step in steps:
+        step(story)
+    (row,) = order_rows.summary_rows(state(story.now), AT)
+    assert (row.payment_attempts, row.payment_declines) == tries
 
 
 def test_the_units_of_a_cancelled_order_are_all_cancelled() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import re
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -57,8 +58,8 @@ def tile(**changes: Any) -> figures.Tile:
         "submitted": 400,
         "paid": 390,
         "delivered": 384,
-        "cancelled": 6,
-        "under_way": 10,
+        "cancelled": 16,
+        "under_way": 0,
         "paid_rate": 0.975,
         "delivered_rate": 0.96,
         **changes,
@@ -71,9 +72,27 @@ def test_a_tile_says_whether_the_target_is_met() -> None:
     met = tile()
     assert (met.value, met.target, met.verdict) == ("96.0 %", "target\u00a0>\u00a095\u00a0%", "met")
     assert met.note.startswith("384 of 400")
-    assert tile(delivered_rate=0.95).verdict == "missed", "more than 95 %, not 95 %"
-    nothing = tile(delivered_rate=None)
-    assert (nothing.value, nothing.verdict) == ("–", "open")
+    assert tile(delivered=380, cancelled=20, delivered_rate=0.95).verdict == "missed", "more than 95 %, not 95 %"
+    assert tile(delivered=0, cancelled=0, under_way=400, delivered_rate=0.0).verdict == "open"
+    nothing = tile(submitted=0, delivered=0, cancelled=0, delivered_rate=None)
+    assert (nothing.value, nothing.verdict) == ("–", "none")
+
+
+def test_the_page_says_each_verdict_in_words() -> None:
+    tiles = [replace(tile(), verdict=verdict) for verdict in ("met", "missed", "open", "none")]
+    shown = {"tiles": tiles, "others": [], "funnel": [], "times": [], "active": [], "cancellations": [], "revenue": []}
+    page = html.page(
+        "dashboard.html",
+        staff="bo",
+        period="all",
+        periods=["all"],
+        state="stale",
+        behind="",
+        now=None,
+        figures={"at": NOW, **shown},
+    )
+    said = re.findall(r'<p class="verdict"><span[^>]*>(.)</span>([^<]+)<', bytes(page.body).decode())
+    assert said == [("✓", "met"), ("✗", "missed"), ("…", "still open"), ("–", "no data")]
 
 
 def test_every_kpi_with_a_target_is_a_tile() -> None:
@@ -81,7 +100,7 @@ def test_every_kpi_with_a_target_is_a_tile() -> None:
     rows = {name: [dict.fromkeys(kpi.columns)] for name, kpi in with_target.items()}
     found = list(figures.tiles(rows, with_target.values()))
     assert {tile.name for tile in found if tile.target} == set(with_target)
-    assert {tile.verdict for tile in found} == {"open"}
+    assert {tile.verdict for tile in found} == {"none"}
 
 
 def test_bars_and_spans() -> None:

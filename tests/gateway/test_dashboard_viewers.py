@@ -20,7 +20,9 @@ from gateway.auth import Authenticator, issue
 from gateway.dashboard import contents, routes
 from gateway.queries import Views
 from runtime.settings import Settings
+from tests.support.histories import History
 from tests.support.processes import clickhouse, free_port
+from tests.support.view_tables import fill_histories
 
 Get = Callable[[str], Coroutine[Any, Any, httpx.Response]]
 
@@ -112,6 +114,26 @@ def test_figures_that_are_slow_stay_as_they_were(settings: Settings, monkeypatch
         assert as_of[0] == as_of[1] < as_of[2]
 
     viewed(settings, look)
+
+
+def test_what_is_under_way_is_so_now_whenever_it_was_created(settings: Settings, engine: Client) -> None:
+    old = History("old").created(0).submitted(10).payment_requested(10).paid(12).processing(100)
+    back = History("back").created(0).submitted(10).payment_requested(10).paid(12).processing(100).shipped(200)
+    back.delivered(300).return_requested(400, "defective")
+    fill_histories(engine, [old, back, History("draft").created(0)])
+
+    async def look(get: Get) -> None:
+        page = (await get("1h")).text
+        assert card(page, "active") == [("Processing", "1")]
+        assert card(page, "funnel") == []
+
+    viewed(settings, look)
+
+
+def card(page: str, name: str) -> list[tuple[str, str]]:
+    """(label, first figure) of the rows of one of the page's cards."""
+    [found] = re.findall(rf'<section class="card" id="{name}".*?</section>', page, re.DOTALL)
+    return re.findall(r'<tr><th scope="row">([^<]+)</th><td>.*?</td><td>([^<]+)</td>', found)
 
 
 def figures_at(page: httpx.Response) -> str:

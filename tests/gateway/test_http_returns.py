@@ -204,19 +204,22 @@ def test_an_unknown_rma_is_not_found(shop: Shop, rma: str) -> None:
 def test_staff_refunds_without_a_return(shop: Shop) -> None:
     order = paid(shop, 3)
     path = f"/v1/admin/orders/{order['id']}/refunds"
-    problem(shop.call("POST", path, {"reason": "sorry"}), 403, "forbidden")
-    problem(shop.call("POST", path, {"reason": "sorry"}, as_="staff"), 422, "nothing-to-refund", "amount")
-    dollars = {"reason": "sorry", "amount": {"amount": "1.00", "currency": "USD"}}
+    problem(shop.call("POST", path, {"reason": "goodwill"}), 403, "forbidden")
+    problem(shop.call("POST", path, {"reason": "goodwill"}, as_="staff"), 422, "nothing-to-refund", "amount")
+    scratch = {"reason": "a scratch!", "shipping": True}
+    unknown = problem(shop.call("POST", path, scratch, as_="staff"), 422, "unknown-reason", "reason")
+    assert "goodwill, damaged, late" in unknown["detail"]
+    dollars = {"reason": "goodwill", "amount": {"amount": "1.00", "currency": "USD"}}
     problem(shop.call("POST", path, dollars, as_="staff"), 422, "wrong-currency", "amount.currency")
     key = uuid4().hex
-    body = {"reason": "scratched", "items": [{"line_id": "L1", "quantity": 1}], "shipping": True}
+    body = {"reason": "damaged", "items": [{"line_id": "L1", "quantity": 1}], "shipping": True, "comment": "A scratch."}
     first = shop.call("POST", path, body, as_="staff", key=key)
     assert first.status_code == 200, first.text
     again = shop.call("POST", path, body, as_="staff", key=key)
     assert again.json() == first.json()
     given = minor(first.json()["refunds"][0]["amount"])
     left = minor(order["total"]) - given
-    too_much = {"reason": "r", "amount": {"amount": f"{(left + 1) / 100:.2f}", "currency": "EUR"}}
+    too_much = {"reason": "goodwill", "amount": {"amount": f"{(left + 1) / 100:.2f}", "currency": "EUR"}}
     found = problem(shop.call("POST", path, too_much, as_="staff"), 422, "refund-too-high", "amount")
     assert found["left"] == f"{left / 100:.2f} EUR"
     until(shop, order["id"], lambda o: [r["status"] for r in o["refunds"]] == ["completed"])

@@ -258,7 +258,7 @@ def test_an_imported_order_can_be_refunded_as_far_as_the_provider_knows_it(shop:
     refused = stack.call("POST", f"/v1/orders/{order_id}/returns", wish, customer=shop.customer, key=uuid4().hex)
     assert (refused.status_code, refused.json()["type"]) == (409, "/problems/return-window-closed"), refused.text
 
-    goodwill = {"reason": "sorry", "amount": {"amount": "5.00", "currency": "EUR"}}
+    goodwill = {"reason": "goodwill", "amount": {"amount": "5.00", "currency": "EUR"}}
     begun = stack.done("POST", f"/v1/admin/orders/{order_id}/refunds", goodwill)
     assert [refund["status"] for refund in begun["refunds"]] == ["initiated"]
     failed = lambda: [refund["status"] for refund in stack.order(order_id)["refunds"]] == ["failed"]  # noqa: E731

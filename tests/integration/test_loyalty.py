@@ -133,7 +133,7 @@ def test_points_are_earned_on_delivery_and_taken_back_on_refund(lively_stack: St
     assert order["total"]["amount"] == "42.72"
     with first.running() as process:
         first.until(lambda: first.points().get(customer) == 42, "the points of the delivery", process)
-        goodwill = {"reason": "a scratch", "amount": {"amount": "12.00", "currency": "EUR"}}
+        goodwill = {"reason": "damaged", "amount": {"amount": "12.00", "currency": "EUR"}}
         stack.done("POST", f"/v1/admin/orders/{order['id']}/refunds", goodwill)
         first.until(lambda: first.points().get(customer) == 30, "12 points are taken back", process)
         process.kill()

@@ -25,7 +25,7 @@ from schemas.money import digits
 from schemas.order import Order
 
 DAY = timedelta(days=1)
-ACTIVE = ("DRAFT", "PENDING_PAYMENT", "PAYMENT_CONFIRMED", "PROCESSING", "SHIPPED", "REFUND_REQUESTED")
+ACTIVE = ("PENDING_PAYMENT", "PAYMENT_CONFIRMED", "PROCESSING", "SHIPPED")
 
 
 @dataclass
@@ -304,6 +304,7 @@ def _abandonment(fates: list[str]) -> Figures:
         "created": len(fates),
         "submitted": fates.count("submitted"),
         "abandoned": gone,
+        "decided": len(fates) - open_ones,
         "undecided": open_ones,
         "abandonment_rate": _rate(gone, len(fates) - open_ones),
     }
@@ -384,21 +385,23 @@ def _acceptance(payments: list[Any]) -> Figures:
 
 
 def _retries(orders: list[Order]) -> Figures | None:
-    tries = {o.order_id: [p for p in o.payments if p.purpose == "order"] for o in orders}
-    orders = [o for o in orders if tries[o.order_id]]
+    asked = {o.order_id: [p for p in o.payments if p.purpose == "order"] for o in orders}
+    orders = [o for o in orders if asked[o.order_id]]
     if not orders:
         return None
-    again = [o for o in orders if len(tries[o.order_id]) > 1]
+    # After a decline the customer tries again; whoever asks after anything else (a release) only asks afresh.
+    tries = {key: 1 + sum(p.status == "declined" for p in found[:-1]) for key, found in asked.items()}
+    again = [o for o in orders if tries[o.order_id] > 1]
     at_once = sum(paid(o) is not None and o not in again for o in orders)
     in_the_end = sum(paid(o) is not None for o in again)
-    attempts = sum(len(found) for found in tries.values())
+    attempts = sum(tries[o.order_id] for o in orders)
     return {
         "orders": len(orders),
         "attempts": attempts,
         "paid_at_once": at_once,
         "retried": len(again),
         "paid_by_retry": in_the_end,
-        "lost": sum(paid(o) is None and any(p.status == "declined" for p in tries[o.order_id]) for o in orders),
+        "lost": sum(paid(o) is None and any(p.status == "declined" for p in asked[o.order_id]) for o in orders),
         "paid_at_once_rate": at_once / len(orders),
         "retry_success_rate": _rate(in_the_end, len(again)),
         "attempts_per_order": attempts / len(orders),

@@ -264,7 +264,7 @@ class Fold:
             "shipping_method": order.shipping_method or "",
             "country": country,
             "state": region,
-            "payment_attempts": len(tries),
+            "payment_attempts": bool(tries) + sum(before.status == "declined" for before in tries[:-1]),
             "payment_declines": len([payment for payment in tries if payment.status == "declined"]),
             "returns": len(order.returns),
             "return_requested_at": min((back.requested_at for back in order.returns), default=None),
