@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
-from functools import cache
 from typing import Any
-
-import pycountry
 
 from processors.order import pricing, promotions
 from processors.order.checks import Decision
@@ -18,7 +15,7 @@ from schemas import events as e
 from schemas.address import Address
 from schemas.base import Command, Instant, Payload
 from schemas.order import Line, Order, PromotionTerms, Quote
-from schemas.policy import Policy
+from schemas.policy import Policy, states
 from schemas.replies import Rejection
 
 
@@ -229,7 +226,7 @@ def address_problem(address: Address | None, policy: Policy, field: str = "shipp
             field=f"{field}.postal_code",
             detail=f"An address in {address.country} needs a postal code of that country.",
         )
-    if rules.state == "required" and address.state not in _states(address.country):
+    if rules.state == "required" and address.state not in states(address.country):
         return Rejection(
             type="invalid-state",
             status=422,
@@ -237,9 +234,3 @@ def address_problem(address: Address | None, policy: Policy, field: str = "shipp
             detail=f"An address in {address.country} needs the code of a state (ISO 3166-2, as in CA of US-CA).",
         )
     return None
-
-
-@cache
-def _states(country: str) -> frozenset[str]:
-    """The codes of a country's states, without the country in front."""
-    return frozenset(s.code.partition("-")[2] for s in pycountry.subdivisions if s.country_code == country)

@@ -285,7 +285,7 @@ def test_the_next_refund_after_a_failed_one_has_another_id() -> None:
 
 def failed(amount: int) -> tuple[Story, str]:
     """A delivered order with a refund of this amount that failed, and its id."""
-    told = story().given(c.RefundOrder(reason="sorry", amount=amount))
+    told = story().given(c.RefundOrder(reason="goodwill", amount=amount))
     refund = initiated(told)[0].refund_id
     return told.given(c.FailRefund(refund_id=refund, code="closed_account")), refund
 
@@ -296,7 +296,7 @@ def abandon(refund: str, paid_elsewhere: bool = False) -> c.AbandonRefund:
 
 def test_a_failed_refund_that_another_one_made_up_for_is_given_up() -> None:
     told, refund = failed(500)
-    told.given(c.RefundOrder(reason="sorry", amount=500))
+    told.given(c.RefundOrder(reason="goodwill", amount=500))
     told.given(complete(initiated(told)[1]))
     assert told.now.status == "REFUND_REQUESTED"
     told.when(abandon(refund), actor="staff:eve").then("OrderRefundAbandoned")
@@ -305,13 +305,13 @@ def test_a_failed_refund_that_another_one_made_up_for_is_given_up() -> None:
     assert money(told.now) == (500, 500)
     told.when(abandon(refund)).then()
     told.when(c.FailRefund(refund_id=refund, code="late")).then()
-    told.given(c.RefundOrder(reason="sorry", amount=1083))
+    told.given(c.RefundOrder(reason="goodwill", amount=1083))
     told.given(complete(initiated(told)[2]))
     assert (told.now.status, left(told.now)) == ("REFUNDED", 0)
 
 
 def test_units_of_a_refund_that_was_given_up_can_be_refunded_again() -> None:
-    units = c.RefundOrder(reason="r", items=(c.ItemQuantity(line_id="L1", quantity=3),), shipping=True)
+    units = c.RefundOrder(reason="goodwill", items=(c.ItemQuantity(line_id="L1", quantity=3),), shipping=True)
     told = story().given(units)
     refund = initiated(told)[0].refund_id
     told.given(c.FailRefund(refund_id=refund, code="closed_account"), abandon(refund), units)
@@ -319,7 +319,7 @@ def test_units_of_a_refund_that_was_given_up_can_be_refunded_again() -> None:
 
 
 def test_what_was_paid_elsewhere_is_given_and_never_given_again() -> None:
-    units = c.RefundOrder(reason="r", items=(c.ItemQuantity(line_id="L1", quantity=3),), shipping=True)
+    units = c.RefundOrder(reason="goodwill", items=(c.ItemQuantity(line_id="L1", quantity=3),), shipping=True)
     told = story().given(units)
     refund = initiated(told)[0].refund_id
     told.given(c.FailRefund(refund_id=refund, code="closed_account"))
@@ -349,14 +349,14 @@ def test_that_a_given_up_refund_was_paid_elsewhere_can_be_told_later() -> None:
 
 def test_not_more_is_paid_elsewhere_than_was_left() -> None:
     told, refund = failed(1000)
-    told.given(c.RefundOrder(reason="sorry", amount=1000))
+    told.given(c.RefundOrder(reason="goodwill", amount=1000))
     told.when(abandon(refund, paid_elsewhere=True)).refused("refund-too-high")
     assert told.refusal is not None
     assert told.refusal.extra == {"left": "5.83 EUR"}
 
 
 def test_a_refund_that_is_under_way_or_done_is_not_given_up() -> None:
-    told = story().given(c.RefundOrder(reason="sorry", amount=500))
+    told = story().given(c.RefundOrder(reason="goodwill", amount=500))
     (refund,) = initiated(told)
     told.when(abandon(refund.refund_id)).refused("refund-not-failed")
     told.given(complete(refund))

@@ -177,7 +177,7 @@ def test_a_failed_refund_that_is_given_up_closes_its_return(paid_elsewhere: bool
     told = received(story()).given(inspect())
     refund = refunds(told)[0]
     told.given(c.FailRefund(refund_id=refund.refund_id, code="closed_account"))
-    told.given(c.RefundOrder(reason="return", amount=100))
+    told.given(c.RefundOrder(reason="goodwill", amount=100))
     told.given(c.CompleteRefund(refund_id=told.now.refunds[-1].refund_id, provider_ref="re"))
     assert (told.now.status, told.now.returns[0].status) == ("REFUND_REQUESTED", "inspected")
     told.given(c.AbandonRefund(refund_id=refund.refund_id, paid_elsewhere=paid_elsewhere), actor="staff:eve")
