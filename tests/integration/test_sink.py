@@ -44,6 +44,7 @@ def test_views_are_what_was_written(world: World) -> None:
         world.write(60)
         world.wait_until_complete()
         world.check()
+        assert [table for table in TABLES if not world.rows([table])] == [], "each is played with below"
         until(lambda: world.facts().get("lag") == 0, "no lag")
         assert world.facts()["state"] == "ready"
         assert sink.stop() < 5

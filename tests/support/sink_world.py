@@ -70,7 +70,7 @@ class World:
         self.producer = Producer({**settings.kafka_config(), "partitioner": "murmur2", "transactional.id": "test"})
         self.producer.init_transactions(60)
         self.histories: list[History] = []
-        self.life = walked(3, orders=40, acts=400)
+        self.life = walked(5, orders=40, acts=400)
         self._told: dict[str, int] = {}
 
     # Telling
