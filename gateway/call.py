@@ -10,6 +10,7 @@ from http import HTTPStatus
 from typing import Annotated, Any
 
 import orjson
+import uuid_utils
 from cachetools import LRUCache
 from fastapi import Depends, Request
 from pydantic import BaseModel
@@ -29,7 +30,7 @@ from gateway.queries import Views
 from gateway.roles import Role
 from runtime.feed import Feed
 from runtime.settings import Settings
-from schemas.base import Command, Payload
+from schemas.base import Command, Message, Payload
 from schemas.order import Order
 from schemas.policy import Policy
 
@@ -104,6 +105,17 @@ class Call:
             body_hash=self.body_hash,
             dry_run=dry_run,
             data=data,
+        )
+
+    def message(self, data: Payload, message_id: str | None = None, **envelope: str | None) -> Message[Any]:
+        """Of whoever calls. Without an id it is one of its own; `envelope`: order_id, reply_to."""
+        return Message(
+            id=message_id or str(uuid_utils.uuid7()),
+            at=datetime.now(UTC),
+            actor=self.caller.actor,
+            correlation_id=self.correlation_id,
+            data=data,
+            **envelope,
         )
 
 

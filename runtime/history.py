@@ -8,7 +8,6 @@ message of its order comes, just before that one; for nearly all of what was lon
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from confluent_kafka import Message
@@ -67,13 +66,13 @@ def lay_aside(state: RawState, value: bytes, timestamp: int) -> None:
     state.set_raw(_ENTRY, timestamp.to_bytes(_TIME, "big") + value)
 
 
-def take_up(state: RawState) -> tuple[bytes, datetime] | None:
-    """The value that was laid aside under this key, and when the broker had appended it; once."""
+def take_up(state: RawState) -> tuple[bytes, int] | None:
+    """The value that was laid aside under this key, and its timestamp; once."""
     raw = state.get_raw(_ENTRY)
     if raw is None:
         return None
     state.delete(_ENTRY)
-    return raw[_TIME:], datetime.fromtimestamp(int.from_bytes(raw[:_TIME], "big") / 1000, UTC)
+    return raw[_TIME:], int.from_bytes(raw[:_TIME], "big")
 
 
 def _of(headers: Sequence[tuple[str, bytes]] | None) -> bytes | None:

@@ -206,7 +206,7 @@ class Runner:
 
     def _taken_up(self, state: Staged, key: str) -> list[Incoming]:
         found = history.take_up(state) if self.lays_aside else None
-        return [Incoming("order.events", key, decode(found[0]), found[1])] if found else []
+        return [Incoming("order.events", key, decode(found[0]), _time(found[1]))] if found else []
 
     def _handled(self, incoming: Incoming, records: list[Record]) -> None:
         if self._log is None or incoming.topic in QUIET:

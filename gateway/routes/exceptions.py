@@ -12,7 +12,6 @@ from typing import Annotated, Any, Literal
 from urllib.parse import quote, urlencode
 from uuid import NAMESPACE_URL, uuid5
 
-import uuid_utils
 from fastapi import APIRouter, Query
 from starlette.responses import Response
 
@@ -23,7 +22,7 @@ from gateway.call import Call, StaffCall, reply
 from gateway.documents import instant
 from gateway.models import Body, Words
 from gateway.problems import Problem, not_found, rejected
-from schemas.base import Event, Message, Payload
+from schemas.base import Event, Payload
 from schemas.codec import decode
 from schemas.commands import AbandonRefund
 from schemas.operations import ExceptionResolved, ExceptionRetried
@@ -160,14 +159,7 @@ def _need_open(row: dict[str, Any]) -> None:
 
 
 async def _tell(call: Call, row: dict[str, Any], data: Payload) -> None:
-    message: Message[Any] = Message(
-        id=str(uuid_utils.uuid7()),
-        at=datetime.now(UTC),
-        actor=call.caller.actor,
-        correlation_id=call.correlation_id,
-        order_id=row["order_id"] or None,
-        data=data,
-    )
+    message = call.message(data, order_id=row["order_id"] or None)
     await call.parts.bus.produce(TOPIC, row["order_id"], message)
 
 

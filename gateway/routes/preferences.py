@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
-from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
 
-import uuid_utils
 from fastapi import APIRouter, Path
 from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo, field_validator
 from starlette.responses import Response
@@ -17,9 +14,9 @@ from gateway.call import AnyCall, Call, reply
 from gateway.models import Body, CustomerId, text
 from gateway.preferences import CHANGES, TOPIC
 from gateway.problems import Problem, not_found, unavailable
+from gateway.reference import replace
 from processors.notification.notices import OPTIONAL, TRANSACTIONAL
 from processors.notification.webhooks import named
-from schemas.base import Message, Payload
 from schemas.notification import Preferences, PreferencesChanged, Wishes
 
 router = APIRouter(prefix="/v1/customers", tags=["customers"])
@@ -83,18 +80,14 @@ async def put_preferences(call: AnyCall, customer_id: Annotated[CustomerId, Path
         language=body.language,
         opt_outs=tuple(sorted(set(body.opt_outs))),
     )
-    message, changed = _message(call, wishes), _message(call, await _change(call, wishes, contact))
-    seen = call.parts.preferences.seen(message.id)
-    try:
-        async with asyncio.timeout(call.parts.settings.command_timeout):
-            # First who does it: a change that nobody made would be worse than one that did not come about.
-            await call.parts.bus.produce(CHANGES, customer_id, changed)
-            await call.parts.bus.produce(TOPIC, customer_id, message)
-            await seen
-    except TimeoutError:
-        raise unavailable("kafka-unavailable", "This can't be stored at the moment.") from None
-    finally:
-        seen.cancel()
+    await replace(
+        call,
+        call.parts.preferences,
+        customer_id,
+        now=(TOPIC, wishes),
+        changed=(CHANGES, await _change(call, wishes, contact)),
+        sorry="This can't be stored at the moment.",
+    )
     return reply(_shown(wishes, contact))
 
 
@@ -125,16 +118,6 @@ async def _change(call: Call, wishes: Preferences, contact: dict[str, Any]) -> P
 def _wishes(of: Preferences, contact: dict[str, Any]) -> Wishes:
     known = tuple(name for name in CONTACTS.values() if contact.get(name))
     return Wishes(channel=of.channel, language=of.language, opt_outs=of.opt_outs, contacts=known)
-
-
-def _message(call: Call, data: Payload) -> Message[Any]:
-    return Message(
-        id=str(uuid_utils.uuid7()),
-        at=datetime.now(UTC),
-        actor=call.caller.actor,
-        correlation_id=call.correlation_id,
-        data=data,
-    )
 
 
 def _own(call: Call, customer_id: str) -> None:

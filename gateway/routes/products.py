@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Annotated
 from urllib.parse import urlencode
 
-import uuid_utils
 from fastapi import APIRouter, Path, Query
 from starlette.responses import Response
 
@@ -18,7 +15,7 @@ from gateway.catalogue import CHANGES, PRODUCTS
 from gateway.documents import product_json, stock_json
 from gateway.models import ProductBody, Sku, StockBody
 from gateway.problems import not_found, rejected, unavailable
-from schemas.base import Message, Payload
+from gateway.reference import replace
 from schemas.catalog import Product, ProductChanged
 from schemas.inventory import AdjustStock
 from schemas.replies import StockOutcome
@@ -68,19 +65,14 @@ async def put_product(call: StaffCall, sku: PathSku, body: ProductBody) -> Respo
         origin=body.origin,
         backorder=body.backorder,
     )
-    message = _message(call, str(uuid_utils.uuid7()), product)
-    changed = _message(call, str(uuid_utils.uuid7()), ProductChanged(before=known, after=product))
-    seen = catalogue.seen(message.id)
-    try:
-        async with asyncio.timeout(call.parts.settings.command_timeout):
-            # First who does it: a change that nobody made would be worse than one that did not come about.
-            await call.parts.bus.produce(CHANGES, sku, changed)
-            await call.parts.bus.produce(PRODUCTS, sku, message)
-            await seen
-    except TimeoutError:
-        raise unavailable("kafka-unavailable", "The catalogue could not be changed at the moment.") from None
-    finally:
-        seen.cancel()
+    await replace(
+        call,
+        catalogue,
+        sku,
+        now=(PRODUCTS, product),
+        changed=(CHANGES, ProductChanged(before=known, after=product)),
+        sorry="The catalogue could not be changed at the moment.",
+    )
     return reply(product_json(product, catalogue), HTTPStatus.OK if known else HTTPStatus.CREATED)
 
 
@@ -92,7 +84,7 @@ async def adjust_stock(call: StaffCall, sku: PathSku, body: StockBody) -> Respon
         raise not_found("There is no such product.")
     data = AdjustStock(sku=sku, pool=POOL, delta=body.delta, reason=body.reason, body_hash=call.body_hash)
     key, command_id = f"{sku}#{POOL}", call.command_id()
-    message = _message(call, command_id, data, call.parts.bus.address)
+    message = call.message(data, command_id, reply_to=call.parts.bus.address)
     patience = call.parts.settings.command_timeout
     outcome = await call.parts.bus.ask(STOCK, key, message, call.body_hash, patience)
     if outcome is None:
@@ -115,14 +107,3 @@ async def adjust_stock(call: StaffCall, sku: PathSku, body: StockBody) -> Respon
 def _need_catalogue(call: Call) -> None:
     if not call.parts.catalogue.loaded:
         raise unavailable("catalogue-loading", "The catalogue is still being loaded.")
-
-
-def _message(call: Call, message_id: str, data: Payload, reply_to: str | None = None) -> Message[Any]:
-    return Message(
-        id=message_id,
-        at=datetime.now(UTC),
-        actor=call.caller.actor,
-        correlation_id=call.correlation_id,
-        reply_to=reply_to,
-        data=data,
-    )

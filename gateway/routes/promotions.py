@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
 from decimal import Decimal
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
@@ -14,11 +13,10 @@ from pydantic import Field
 from starlette.responses import Response
 
 from gateway import cursor as cursors
-from gateway.call import Call, StaffCall, reply
+from gateway.call import StaffCall, reply
 from gateway.documents import instant
 from gateway.models import Amount, Body, Name, PromoCode, Sku, Time
 from gateway.problems import Problem, not_found, rejected
-from schemas.base import Message
 from schemas.money import Money, to_text
 from schemas.order import PromotionTerms
 from schemas.promotion import PromotionLevel, PutPromotion
@@ -74,7 +72,8 @@ async def put_promotion(call: StaffCall, code: Code, body: PromotionBody) -> Res
     )
     command_id = call.command_id()
     patience = call.parts.settings.command_timeout
-    outcome = await call.parts.bus.ask(COMMANDS, code, _message(call, command_id, data), call.body_hash, patience)
+    message = call.message(data, command_id, reply_to=call.parts.bus.address)
+    outcome = await call.parts.bus.ask(COMMANDS, code, message, call.body_hash, patience)
     if outcome is None:
         pending = {
             "command_id": command_id,
@@ -189,14 +188,3 @@ def _minors(moneys: Iterable[Money]) -> dict[str, int]:
 
 def _moneys(minors: Mapping[str, int]) -> list[dict[str, str]]:
     return [{"amount": to_text(minor, currency), "currency": currency} for currency, minor in minors.items()]
-
-
-def _message(call: Call, command_id: str, data: PutPromotion) -> Message[Any]:
-    return Message(
-        id=command_id,
-        at=datetime.now(UTC),
-        actor=call.caller.actor,
-        correlation_id=call.correlation_id,
-        reply_to=call.parts.bus.address,
-        data=data,
-    )

@@ -17,31 +17,15 @@ from runtime.streams import Runner
 from schemas import events as e
 from schemas.base import Event
 from schemas.codec import decode, encode
-from tests.support.examples import T0
+from tests.support.examples import ORDER, imported
 
-KEY = b"5b0b6f0e-0000-4000-8000-000000000001"
+KEY = ORDER.encode()
 LONG_AGO, NOW = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, 0, 0, 0, 1000, tzinfo=UTC)
 RETRIED = [("oms-dlq-" + name, b"1") for name in ("letter", "batch", "count", "last")] + [("oms-dlq-processor", b"one")]
 
-
-def event(version: int, payload: Any) -> Event[Any]:
-    return Event(
-        id=f"e{version}",
-        order_id=KEY.decode(),
-        version=version,
-        occurred_at=T0,
-        actor="staff:import",
-        correlation_id="c",
-        causation_id="c",
-        previous_hash="",
-        data=payload,
-        imported=isinstance(payload, e.OrderImported),
-    )
-
-
-END = event(4, e.OrderImported(source="old", external_id="4711"))
-LATER = event(5, e.OrderSurveyAnswered(score=5))
-LAST = event(6, e.OrderSurveyAnswered(score=1))
+END = imported(4, e.OrderImported(source="old", external_id="4711"))
+LATER = imported(5, e.OrderSurveyAnswered(score=5), imported=False)
+LAST = imported(6, e.OrderSurveyAnswered(score=1), imported=False)
 
 
 class Store(dict[str, bytes]):

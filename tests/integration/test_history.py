@@ -13,31 +13,14 @@ from runtime.settings import Settings
 from schemas import events as e
 from schemas.base import Event
 from schemas.codec import encode
-from tests.support.examples import T0
+from tests.support.examples import ORDER, imported
 
-ORDER_ID = "5b0b6f0e-0000-4000-8000-000000000001"
-KEY = ORDER_ID.encode()
+KEY = ORDER.encode()
 
-
-def event(version: int, payload: Any, imported: bool = True) -> Event[Any]:
-    return Event(
-        id=f"e{version}",
-        order_id=ORDER_ID,
-        version=version,
-        occurred_at=T0,
-        actor="staff:import",
-        correlation_id="c",
-        causation_id="c",
-        previous_hash="",
-        data=payload,
-        imported=imported,
-    )
-
-
-HISTORY = event(3, e.OrderShipped(shipments=("s",)))
-END = event(4, e.OrderImported(source="old", external_id="4711"))
-LATER = event(5, e.OrderSurveyAnswered(score=5), imported=False)
-FROM_BEFORE = event(2, e.OrderDelivered(shipments=("s",)))
+HISTORY = imported(3, e.OrderShipped(shipments=("s",)))
+END = imported(4, e.OrderImported(source="old", external_id="4711"))
+LATER = imported(5, e.OrderSurveyAnswered(score=5), imported=False)
+FROM_BEFORE = imported(2, e.OrderDelivered(shipments=("s",)))
 """Imported before there was such a header."""
 
 

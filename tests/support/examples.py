@@ -8,7 +8,7 @@ from uuid import UUID, uuid5
 
 from schemas import commands as c
 from schemas.address import Address, Sealed
-from schemas.base import Command, Payload
+from schemas.base import Command, Event, Payload
 from schemas.inventory import StockMoved
 from schemas.order import PromotionTerms, Quote
 from schemas.policy import Policy, load
@@ -92,3 +92,19 @@ def command(payload: Payload, *, order_id: str = ORDER, name: str = "1", **chang
         "reply_to": "gateway-test",
     }
     return Command(**{**values, **changes}, data=payload)
+
+
+def imported(version: int, payload: Payload, imported: bool = True) -> Event[Any]:
+    """An event of ORDER's history from another system, or one of what came afterwards."""
+    return Event(
+        id=f"e{version}",
+        order_id=ORDER,
+        version=version,
+        occurred_at=T0,
+        actor="staff:import",
+        correlation_id="c",
+        causation_id="c",
+        previous_hash="",
+        data=payload,
+        imported=imported,
+    )
